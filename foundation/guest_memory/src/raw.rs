@@ -1,0 +1,187 @@
+//! The only instructions that touch guest RAM: copies, fills and scans of memory that changes while they run.
+//!
+//! Inline assembly, because Rust has no byte-wise atomic copy: `ptr::copy` on memory that others write is undefined
+//! behaviour, and volatile loops are several times slower. Under miri, and on other processors, volatile byte loops.
+//!
+//! Safety contract of every function here: `len` bytes at each pointer are mapped (readable, writable where written)
+//! for the whole call. Other writers are allowed. Source and destination may be any alignment.
+
+/// From this length on `rep movsb`/`rep stosb` beats a loop of 16-byte moves.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const STRING_INSTRUCTION_FROM: usize = 768;
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod machine {
+    use std::arch::asm;
+
+    macro_rules! load_store {
+        ($load:ident, $store:ident, $int:ty, $class:ident, $load_text:literal, $store_text:literal) => {
+            /// # Safety
+            /// The module's contract, for the size of the integer.
+            #[inline(always)]
+            pub(super) unsafe fn $load(from: *const u8) -> $int {
+                let value;
+                // SAFETY: a load of mapped memory, by the caller's promise; no other effect.
+                unsafe { asm!($load_text, v = out($class) value, p = in(reg) from, options(nostack, preserves_flags, readonly)) };
+                value
+            }
+            /// # Safety
+            /// The module's contract, for the size of the integer.
+            #[inline(always)]
+            pub(super) unsafe fn $store(to: *mut u8, value: $int) {
+                // SAFETY: a store to mapped writable memory, by the caller's promise; no other effect.
+                unsafe { asm!($store_text, v = in($class) value, p = in(reg) to, options(nostack, preserves_flags)) };
+            }
+        };
+    }
+    load_store!(load8, store8, u8, reg_byte, "mov {v}, byte ptr [{p}]", "mov byte ptr [{p}], {v}");
+    load_store!(load16, store16, u16, reg, "mov {v:x}, word ptr [{p}]", "mov word ptr [{p}], {v:x}");
+    load_store!(load32, store32, u32, reg, "mov {v:e}, dword ptr [{p}]", "mov dword ptr [{p}], {v:e}");
+    load_store!(load64, store64, u64, reg, "mov {v}, qword ptr [{p}]", "mov qword ptr [{p}], {v}");
+}
+
+/// Copies `len` bytes; the ranges must not overlap unless `len <= 16`.
+///
+/// # Safety
+/// The module's contract.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline]
+pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+    use machine::*;
+    use std::arch::asm;
+    // SAFETY: every access lies inside the `len` bytes that the caller vouches for: short lengths use two overlapping
+    // moves, longer ones whole 16-byte moves plus one that ends at the last byte.
+    unsafe {
+        match len {
+            0 => {}
+            1 => store8(to, load8(from)),
+            2..=3 => {
+                let (head, tail) = (load16(from), load16(from.add(len - 2)));
+                store16(to, head);
+                store16(to.add(len - 2), tail);
+            }
+            4..=7 => {
+                let (head, tail) = (load32(from), load32(from.add(len - 4)));
+                store32(to, head);
+                store32(to.add(len - 4), tail);
+            }
+            8..=16 => {
+                let (head, tail) = (load64(from), load64(from.add(len - 8)));
+                store64(to, head);
+                store64(to.add(len - 8), tail);
+            }
+            _ if len < STRING_INSTRUCTION_FROM => asm!(
+                "2:",
+                "movups {x}, xmmword ptr [{from} + {at}]",
+                "movups xmmword ptr [{to} + {at}], {x}",
+                "add {at}, 16",
+                "cmp {at}, {last}",
+                "jb 2b",
+                "movups {x}, xmmword ptr [{from} + {last}]",
+                "movups xmmword ptr [{to} + {last}], {x}",
+                at = inout(reg) 0usize => _, last = in(reg) len - 16, from = in(reg) from, to = in(reg) to,
+                x = out(xmm_reg) _, options(nostack),
+            ),
+            _ => asm!(
+                "rep movsb",
+                inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+                options(nostack, preserves_flags),
+            ),
+        }
+    }
+}
+
+/// Sets `len` bytes to `byte`.
+///
+/// # Safety
+/// The module's contract.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline]
+pub(crate) unsafe fn fill(to: *mut u8, byte: u8, len: usize) {
+    // SAFETY: stores to the `len` writable bytes that the caller vouches for.
+    unsafe {
+        std::arch::asm!(
+            "rep stosb",
+            inout("rcx") len => _, inout("rdi") to => _, in("al") byte,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Copies `len` bytes; the ranges must not overlap.
+///
+/// # Safety
+/// The module's contract.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+    for at in 0..len {
+        // SAFETY: inside the `len` bytes that the caller vouches for.
+        unsafe { to.add(at).write_volatile(from.add(at).read_volatile()) };
+    }
+}
+
+/// Sets `len` bytes to `byte`.
+///
+/// # Safety
+/// The module's contract.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+pub(crate) unsafe fn fill(to: *mut u8, byte: u8, len: usize) {
+    for at in 0..len {
+        // SAFETY: inside the `len` bytes that the caller vouches for.
+        unsafe { to.add(at).write_volatile(byte) };
+    }
+}
+
+/// Whether a page (4096 bytes, aligned to 8 at least) holds only zeros. Stops at the first 64 bytes that do not.
+///
+/// # Safety
+/// The module's contract, for 4096 bytes.
+pub(crate) unsafe fn page_is_zero(page: *const u8) -> bool {
+    let words = page.cast::<u64>();
+    (0..crate::PAGE_SIZE as usize / 64).all(|line| {
+        let mut any = 0;
+        for word in 0..8 {
+            // SAFETY: word `8 * line + word` is below 512, inside the page that the caller vouches for; aligned.
+            any |= unsafe { words.add(8 * line + word).read_volatile() };
+        }
+        any == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every length around the switches between methods, at odd alignments, with guard bytes on both sides.
+    #[test]
+    fn copy_and_fill_touch_exactly_their_bytes() {
+        let source: Vec<u8> = (0..2100u32).map(|i| (i * 7 + 1) as u8).collect();
+        let lengths = (0..40).chain([63, 64, 65, 127, 128, 767, 768, 769, 1024, 2048]);
+        for len in lengths {
+            for offset in [0, 1, 7, 8, 13] {
+                let mut target = vec![0xEE; 2200];
+                // SAFETY: both vectors are longer than offset + len.
+                unsafe { copy(target.as_mut_ptr().add(offset), source.as_ptr().add(3), len) };
+                assert_eq!(&target[offset..offset + len], &source[3..3 + len], "len {len} offset {offset}");
+                assert!(target[..offset].iter().chain(&target[offset + len..]).all(|&b| b == 0xEE));
+                // SAFETY: as above.
+                unsafe { fill(target.as_mut_ptr().add(offset), 0x5A, len) };
+                assert!(target[offset..offset + len].iter().all(|&b| b == 0x5A));
+                assert!(target[..offset].iter().chain(&target[offset + len..]).all(|&b| b == 0xEE));
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_is_zero_only_without_any_bit() {
+        let mut page = [0u64; 512];
+        // SAFETY: 512 words are one page.
+        assert!(unsafe { page_is_zero(page.as_ptr().cast()) });
+        for word in [0, 7, 8, 300, 511] {
+            page[word] = 1 << 63;
+            // SAFETY: as above.
+            assert!(!unsafe { page_is_zero(page.as_ptr().cast()) }, "word {word}");
+            page[word] = 0;
+        }
+    }
+}
