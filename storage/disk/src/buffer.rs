@@ -1,13 +1,16 @@
 //! I/O memory: a list of uniquely owned pieces at stable addresses.
 
 use crate::{DiskError, ErrorKind, Result};
+use bulkhead_guest_memory::ScatterList;
 use bytes::BytesMut;
-use std::io::{IoSlice, IoSliceMut};
+use std::fmt;
+use std::ops::Range;
 
 /// Alignment of buffers that [`Buffer::zeroed`] makes: good for O_DIRECT on every device.
 const ALIGN: usize = 4096;
 
-/// Memory of one request: uniquely owned, vectored, at an address that never changes while it is owned.
+/// Memory of one request: uniquely owned, vectored, at an address that never changes while it is owned. Pieces are own
+/// memory or guest RAM (which the guest may change meanwhile, so it is never lent out as a slice).
 ///
 /// Whoever does I/O takes the buffer and gives it back in the completion. To do several transfers for one request, cut it
 /// with [`Buffer::split_off`] and glue the pieces with [`Buffer::append`]: neither copies.
@@ -21,8 +24,49 @@ pub struct Buffer {
 enum Pieces {
     #[default]
     None,
-    One(BytesMut),
-    Many(Vec<BytesMut>),
+    One(Piece),
+    Many(Vec<Piece>),
+}
+
+/// One run of memory (guest runs may be scattered themselves).
+pub enum Piece {
+    /// Own memory.
+    Owned(BytesMut),
+    /// Ranges of guest RAM.
+    Guest(ScatterList),
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owned(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Guest(list) => write!(f, "{} guest bytes", list.len()),
+        }
+    }
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Owned(bytes) => bytes.len(),
+            // A list is made of mapped memory, so its length fits usize.
+            Self::Guest(list) => list.len() as usize,
+        }
+    }
+
+    /// Keeps `[0, at)`, returns the rest; `at` is inside the piece.
+    fn split_off(&mut self, at: usize) -> Self {
+        match self {
+            Self::Owned(bytes) => Self::Owned(bytes.split_off(at)),
+            Self::Guest(list) => {
+                let (cut, len) = (at as u64, list.len());
+                let (head, tail) = (list.slice(0, cut), list.slice(cut, len - cut));
+                let (Some(head), Some(tail)) = (head, tail) else { unreachable!("the cut is inside the list") };
+                *list = head;
+                Self::Guest(tail)
+            }
+        }
+    }
 }
 
 impl Buffer {
@@ -31,7 +75,7 @@ impl Buffer {
         Self { pieces: Pieces::None }
     }
 
-    /// `len` zero bytes; aligned for direct I/O when `len` is a sector or more.
+    /// `len` zero bytes in one piece; aligned for direct I/O when `len` is a sector or more.
     pub fn zeroed(len: usize) -> Self {
         if len < 512 {
             return Self::from(BytesMut::zeroed(len));
@@ -43,7 +87,7 @@ impl Buffer {
         Self::from(bytes)
     }
 
-    /// A copy of `data` (aligned).
+    /// A copy of `data` in one piece (aligned).
     pub fn copy_of(data: &[u8]) -> Self {
         let mut buffer = Self::zeroed(data.len());
         buffer.copy_from(0, data);
@@ -52,7 +96,7 @@ impl Buffer {
 
     /// Total bytes.
     pub fn len(&self) -> usize {
-        self.pieces().iter().map(BytesMut::len).sum()
+        self.pieces().iter().map(Piece::len).sum()
     }
 
     /// No bytes.
@@ -60,7 +104,8 @@ impl Buffer {
         self.len() == 0
     }
 
-    fn pieces(&self) -> &[BytesMut] {
+    /// The pieces, in order (file implementations).
+    pub fn pieces(&self) -> &[Piece] {
         match &self.pieces {
             Pieces::None => &[],
             Pieces::One(piece) => std::slice::from_ref(piece),
@@ -68,7 +113,8 @@ impl Buffer {
         }
     }
 
-    fn pieces_mut(&mut self) -> &mut [BytesMut] {
+    /// The pieces, in order (file implementations).
+    pub fn pieces_mut(&mut self) -> &mut [Piece] {
         match &mut self.pieces {
             Pieces::None => &mut [],
             Pieces::One(piece) => std::slice::from_mut(piece),
@@ -76,7 +122,7 @@ impl Buffer {
         }
     }
 
-    fn into_pieces(self) -> Vec<BytesMut> {
+    fn into_pieces(self) -> Vec<Piece> {
         match self.pieces {
             Pieces::None => Vec::new(),
             Pieces::One(piece) => vec![piece],
@@ -84,7 +130,7 @@ impl Buffer {
         }
     }
 
-    fn from_pieces(mut pieces: Vec<BytesMut>) -> Self {
+    fn from_pieces(mut pieces: Vec<Piece>) -> Self {
         let pieces = match pieces.len() {
             0 => Pieces::None,
             1 => Pieces::One(pieces.remove(0)),
@@ -96,9 +142,6 @@ impl Buffer {
     /// Keeps `[0, at)` and returns the rest; `at` beyond the end returns an empty buffer.
     #[must_use]
     pub fn split_off(&mut self, at: usize) -> Self {
-        if let Pieces::One(piece) = &mut self.pieces {
-            return Self::from(piece.split_off(at.min(piece.len())));
-        }
         let mut keep = std::mem::take(self).into_pieces();
         let mut rest = Vec::new();
         let mut left = at;
@@ -107,7 +150,8 @@ impl Buffer {
             if left < len {
                 rest = keep.split_off(index);
                 if left > 0 {
-                    keep.push(rest[0].split_to(left));
+                    let tail = rest[0].split_off(left);
+                    keep.push(std::mem::replace(&mut rest[0], tail));
                 }
                 break;
             }
@@ -117,90 +161,96 @@ impl Buffer {
         Self::from_pieces(rest)
     }
 
-    /// Adds `other` behind `self`; pieces that were cut from each other become one again.
+    /// Adds `other` behind `self`; own memory that was cut apart becomes one piece again.
     pub fn append(&mut self, other: Self) {
         if other.is_empty() {
             return;
         }
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
         let mut pieces = std::mem::take(self).into_pieces();
         for piece in other.into_pieces() {
-            match pieces.last_mut() {
+            match (pieces.last_mut(), piece) {
                 // Joining without a copy is possible exactly when both are neighbours in one allocation.
-                Some(last) if last.is_empty() => *last = piece,
-                Some(last) if last.as_ptr_range().end == piece.as_ptr() => {
-                    let whole = std::mem::take(last);
-                    *last = join(whole, piece);
+                (Some(Piece::Owned(last)), Piece::Owned(next)) if last.as_ptr_range().end == next.as_ptr() => {
+                    last.unsplit(next);
                 }
-                _ => pieces.push(piece),
+                (_, piece) => pieces.push(piece),
             }
         }
         *self = Self::from_pieces(pieces);
     }
 
-    /// The bytes, when they are one piece (always so for buffers from [`Buffer::zeroed`]).
+    /// The bytes, when they are one piece of own memory (always so for buffers from [`Buffer::zeroed`]).
     pub fn as_slice(&self) -> Option<&[u8]> {
         match self.pieces() {
             [] => Some(&[]),
-            [piece] => Some(piece),
+            [Piece::Owned(bytes)] => Some(bytes),
             _ => None,
         }
     }
 
-    /// The bytes, when they are one piece.
+    /// The bytes, when they are one piece of own memory.
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
         match self.pieces_mut() {
             [] => Some(&mut []),
-            [piece] => Some(piece),
+            [Piece::Owned(bytes)] => Some(bytes),
             _ => None,
         }
     }
 
-    /// All bytes as one vector: free of copies when the buffer is one piece at the start of its allocation.
-    pub fn into_vec(self) -> Vec<u8> {
+    /// A copy of all bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
         let mut out = vec![0; self.len()];
         self.copy_to(0, &mut out);
         out
     }
 
-    /// The pieces for a vectored write.
-    pub fn io_slices(&self) -> Vec<IoSlice<'_>> {
-        self.pieces().iter().map(|piece| IoSlice::new(piece)).collect()
-    }
-
-    /// The pieces for a vectored read.
-    pub fn io_slices_mut(&mut self) -> Vec<IoSliceMut<'_>> {
-        self.pieces_mut().iter_mut().map(|piece| IoSliceMut::new(piece)).collect()
-    }
-
-    /// Copies `data` into the buffer from byte `at`; what does not fit is left out.
-    pub fn copy_from(&mut self, at: usize, mut data: &[u8]) {
-        let mut skip = at;
+    /// Calls `each(piece, offset inside it, bytes)` for the part of the buffer from `at` on, at most `len` bytes.
+    fn each_part(&mut self, at: usize, len: usize, mut each: impl FnMut(&mut Piece, usize, Range<usize>)) {
+        let (mut skip, mut done) = (at, 0);
         for piece in self.pieces_mut() {
-            if skip >= piece.len() {
-                skip -= piece.len();
+            let have = piece.len();
+            if skip >= have {
+                skip -= have;
                 continue;
             }
-            let room = &mut piece[skip..];
-            let count = room.len().min(data.len());
-            room[..count].copy_from_slice(&data[..count]);
-            data = &data[count..];
+            let count = (have - skip).min(len - done);
+            if count == 0 {
+                return;
+            }
+            each(piece, skip, done..done + count);
+            done += count;
             skip = 0;
         }
     }
 
+    /// Copies `data` into the buffer from byte `at`; what does not fit is left out.
+    pub fn copy_from(&mut self, at: usize, data: &[u8]) {
+        self.each_part(at, data.len(), |piece, start, part| match piece {
+            Piece::Owned(bytes) => bytes[start..start + part.len()].copy_from_slice(&data[part]),
+            Piece::Guest(list) => drop(list.copy_from_slice(start as u64, &data[part])),
+        });
+    }
+
     /// Copies bytes from `at` on into `out`; what the buffer does not have stays as it was.
-    pub fn copy_to(&self, at: usize, mut out: &mut [u8]) {
-        let mut skip = at;
+    pub fn copy_to(&self, at: usize, out: &mut [u8]) {
+        let (mut skip, mut done) = (at, 0);
         for piece in self.pieces() {
-            if skip >= piece.len() {
-                skip -= piece.len();
+            let have = piece.len();
+            if skip >= have {
+                skip -= have;
                 continue;
             }
-            let have = &piece[skip..];
-            let count = have.len().min(out.len());
-            let (now, later) = out.split_at_mut(count);
-            now.copy_from_slice(&have[..count]);
-            out = later;
+            let count = (have - skip).min(out.len() - done);
+            let out = &mut out[done..done + count];
+            match piece {
+                Piece::Owned(bytes) => out.copy_from_slice(&bytes[skip..skip + count]),
+                Piece::Guest(list) => drop(list.copy_to_slice(skip as u64, out)),
+            }
+            done += count;
             skip = 0;
         }
     }
@@ -208,20 +258,55 @@ impl Buffer {
     /// Sets every byte to `value`.
     pub fn fill(&mut self, value: u8) {
         for piece in self.pieces_mut() {
-            piece.fill(value);
+            match piece {
+                Piece::Owned(bytes) => bytes.fill(value),
+                Piece::Guest(list) => drop(list.fill(0, list.len(), value)),
+            }
+        }
+    }
+
+    /// The memory for the kernel: valid, and at these addresses, until the buffer is dropped, split or joined. After the
+    /// kernel wrote into it, call [`Buffer::mark_filled`].
+    pub fn iovecs(&mut self) -> Vec<libc::iovec> {
+        let mut iovecs = Vec::with_capacity(1);
+        for piece in self.pieces_mut() {
+            match piece {
+                Piece::Owned(bytes) => {
+                    iovecs.push(libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() });
+                }
+                Piece::Guest(list) => iovecs.extend_from_slice(list.iovecs()),
+            }
+        }
+        iovecs
+    }
+
+    /// Tells the guest's dirty log that the kernel wrote into the buffer.
+    pub fn mark_filled(&self) {
+        for piece in self.pieces() {
+            if let Piece::Guest(list) = piece {
+                let _ = list.mark_written(0, list.len());
+            }
         }
     }
 
     /// True when every byte is zero.
     pub fn is_zero(&self) -> bool {
-        self.pieces().iter().all(|piece| bytes_are_zero(piece))
+        self.pieces().iter().all(|piece| match piece {
+            Piece::Owned(bytes) => bytes_are_zero(bytes),
+            Piece::Guest(list) => {
+                let mut copy = vec![0; piece.len()];
+                list.copy_to_slice(0, &mut copy).is_some() && bytes_are_zero(&copy)
+            }
+        })
     }
 
-    /// True when every piece starts at and has a length of a multiple of `align`.
+    /// True when every run of memory starts at and has a length of a multiple of `align`.
     pub fn is_aligned(&self, align: usize) -> bool {
-        self.pieces()
-            .iter()
-            .all(|piece| piece.as_ptr().addr().is_multiple_of(align) && piece.len().is_multiple_of(align))
+        let fits = |address: usize, len: usize| address.is_multiple_of(align) && len.is_multiple_of(align);
+        self.pieces().iter().all(|piece| match piece {
+            Piece::Owned(bytes) => fits(bytes.as_ptr().addr(), bytes.len()),
+            Piece::Guest(list) => list.iovecs().iter().all(|run| fits(run.iov_base.addr(), run.iov_len)),
+        })
     }
 
     /// Checks that the buffer has exactly `len` bytes.
@@ -237,11 +322,6 @@ impl Buffer {
     }
 }
 
-fn join(mut first: BytesMut, second: BytesMut) -> BytesMut {
-    first.unsplit(second);
-    first
-}
-
 fn bytes_are_zero(data: &[u8]) -> bool {
     let mut chunks = data.chunks_exact(64);
     chunks.all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
@@ -250,26 +330,32 @@ fn bytes_are_zero(data: &[u8]) -> bool {
 
 impl From<BytesMut> for Buffer {
     fn from(bytes: BytesMut) -> Self {
-        Self { pieces: Pieces::One(bytes) }
+        Self { pieces: Pieces::One(Piece::Owned(bytes)) }
+    }
+}
+
+impl From<ScatterList> for Buffer {
+    fn from(list: ScatterList) -> Self {
+        Self { pieces: Pieces::One(Piece::Guest(list)) }
     }
 }
 
 impl From<Vec<u8>> for Buffer {
     fn from(data: Vec<u8>) -> Self {
-        // BytesMut takes a vector over without a copy through Bytes only when nobody shares it: nobody does here.
         Self::from(BytesMut::from(bytes::Bytes::from(data)))
     }
 }
 
-impl From<Vec<Vec<u8>>> for Buffer {
-    fn from(pieces: Vec<Vec<u8>>) -> Self {
-        Self::from_pieces(pieces.into_iter().map(|piece| BytesMut::from(bytes::Bytes::from(piece))).collect())
+impl FromIterator<Piece> for Buffer {
+    fn from_iter<T: IntoIterator<Item = Piece>>(pieces: T) -> Self {
+        Self::from_pieces(pieces.into_iter().collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bulkhead_guest_memory::{GuestMemory, GuestRange};
 
     #[test]
     fn cut_and_glued_without_moving() {
@@ -281,12 +367,14 @@ mod tests {
         buffer.append(rest);
         buffer.append(tail);
         assert_eq!(buffer.as_slice().unwrap().as_ptr(), address);
-        assert_eq!(buffer.into_vec()[8191], 255);
+        assert_eq!(buffer.to_vec()[8191], 255);
     }
 
     #[test]
     fn vectored_copy_split_and_zero_test() {
-        let mut buffer = Buffer::from(vec![vec![1u8; 10], vec![2; 20], vec![3; 30]]);
+        let pieces = [(1u8, 10), (2, 20), (3, 30)];
+        let mut buffer: Buffer =
+            pieces.map(|(value, len)| Piece::Owned(vec![value; len].as_slice().into())).into_iter().collect();
         buffer.copy_from(5, &[9; 10]);
         let mut out = [0; 12];
         buffer.copy_to(4, &mut out);
@@ -298,5 +386,23 @@ mod tests {
         zero.copy_from(199, &[1]);
         assert!(!zero.is_zero());
         assert!(Buffer::zeroed(1024).is_aligned(512));
+    }
+
+    #[test]
+    fn guest_memory_is_split_copied_and_logged() {
+        let memory = GuestMemory::builder().anonymous(0, 1 << 20).build().unwrap();
+        memory.dirty().enable();
+        let ranges = [GuestRange { gpa: 0x1000, len: 0x1000 }, GuestRange { gpa: 0x8000, len: 0x1000 }];
+        let mut buffer = Buffer::from(memory.scatter_list(ranges).unwrap());
+        let mut rest = buffer.split_off(0x1800);
+        rest.copy_from(0, &[5; 0x800]);
+        buffer.append(rest);
+        assert_eq!((buffer.len(), buffer.iovecs().len(), buffer.is_zero()), (0x2000, 3, false));
+        let mut byte = [0];
+        memory.read(0x8800, &mut byte).unwrap();
+        assert_eq!(byte, [5]);
+        buffer.mark_filled();
+        assert_eq!(memory.dirty().harvest_ranges(), [1..2, 8..9]);
+        assert!(buffer.is_aligned(512) && buffer.as_slice().is_none());
     }
 }

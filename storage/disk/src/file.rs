@@ -75,7 +75,7 @@ pub trait File {
 /// # Errors
 /// Those of the file.
 pub async fn read_vec(file: &dyn File, offset: u64, len: usize) -> Result<Vec<u8>> {
-    Ok(file.read(offset, Buffer::zeroed(len)).await.into_result()?.into_vec())
+    Ok(file.read(offset, Buffer::zeroed(len)).await.into_result()?.to_vec())
 }
 
 /// Writes `data` at `offset` (cached).

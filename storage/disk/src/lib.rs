@@ -30,7 +30,7 @@ mod request;
 mod sparse_bytes;
 pub mod test_support;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, Piece};
 pub use error::{DiskError, ErrorKind, Result};
 pub use executor::{Executor, TaskWake};
 pub use facts::{DiskFacts, Geometry, SECTOR};

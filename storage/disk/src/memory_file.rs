@@ -96,11 +96,7 @@ impl File for MemoryFile {
     fn read(&self, offset: u64, mut buffer: Buffer) -> LocalFuture<'_, Completion> {
         let result = self.check("read", &span(offset, &buffer), false, true);
         if result.is_ok() {
-            let mut at = offset;
-            for mut piece in buffer.io_slices_mut() {
-                self.bytes.borrow().read(at, &mut piece);
-                at += piece.len() as u64;
-            }
+            self.bytes.borrow().read_into(offset, &mut buffer);
         }
         Box::pin(ready(Completion { result, buffer }))
     }
@@ -108,11 +104,8 @@ impl File for MemoryFile {
     fn write(&self, offset: u64, buffer: Buffer, _: Durability) -> LocalFuture<'_, Completion> {
         let result = self.check("write", &span(offset, &buffer), true, false);
         if result.is_ok() {
-            let mut at = offset;
-            for piece in buffer.io_slices() {
-                self.poke(at, &piece);
-                at += piece.len() as u64;
-            }
+            self.bytes.borrow_mut().write_from(offset, &buffer);
+            self.len.set(self.len.get().max(offset + buffer.len() as u64));
         }
         Box::pin(ready(Completion { result, buffer }))
     }

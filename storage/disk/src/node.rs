@@ -23,7 +23,7 @@ pub trait Node {
 /// Those of the node.
 pub async fn read_bytes(node: &dyn Node, offset: u64, len: usize) -> Result<Vec<u8>> {
     let request = Request::Read { offset, buffer: Buffer::zeroed(len) };
-    Ok(node.run(request).await.into_result()?.into_vec())
+    Ok(node.run(request).await.into_result()?.to_vec())
 }
 
 /// Writes `data` at `offset`.

@@ -39,22 +39,8 @@ impl RamDisk {
         let result = check_range(&self.facts, &request.range(), request.is_write());
         if result.is_ok() {
             match &mut request {
-                Request::Read { offset, buffer } => {
-                    let bytes = self.bytes.read();
-                    let mut at = *offset;
-                    for mut piece in buffer.io_slices_mut() {
-                        bytes.read(at, &mut piece);
-                        at += piece.len() as u64;
-                    }
-                }
-                Request::Write { offset, buffer, .. } => {
-                    let mut bytes = self.bytes.write();
-                    let mut at = *offset;
-                    for piece in buffer.io_slices() {
-                        bytes.write(at, &piece);
-                        at += piece.len() as u64;
-                    }
-                }
+                Request::Read { offset, buffer } => self.bytes.read().read_into(*offset, buffer),
+                Request::Write { offset, buffer, .. } => self.bytes.write().write_from(*offset, buffer),
                 Request::Flush => {}
                 Request::Discard { range } | Request::WriteZeroes { range, .. } => {
                     self.bytes.write().clear(range.clone());

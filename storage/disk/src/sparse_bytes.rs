@@ -1,5 +1,6 @@
 //! Sparse bytes in memory: pages that were never written take no room and read as zeros.
 
+use crate::Buffer;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -29,6 +30,24 @@ impl SparseBytes {
             let data = &data[piece];
             let target = self.pages.entry(page).or_insert_with(|| vec![0; PAGE as usize].into_boxed_slice());
             target[inside..inside + data.len()].copy_from_slice(data);
+        }
+    }
+
+    /// Fills `buffer` from `offset` on.
+    pub fn read_into(&self, offset: u64, buffer: &mut Buffer) {
+        if let Some(out) = buffer.as_mut_slice() {
+            return self.read(offset, out);
+        }
+        let mut copy = vec![0; buffer.len()];
+        self.read(offset, &mut copy);
+        buffer.copy_from(0, &copy);
+    }
+
+    /// Stores `buffer` at `offset`.
+    pub fn write_from(&mut self, offset: u64, buffer: &Buffer) {
+        match buffer.as_slice() {
+            Some(data) => self.write(offset, data),
+            None => self.write(offset, &buffer.to_vec()),
         }
     }
 
