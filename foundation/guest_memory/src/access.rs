@@ -2,8 +2,9 @@
 //!
 //! Every operation checks the whole range first: on an error nothing was read or written.
 
+use crate::AccessError;
 use crate::memory::GuestMemory;
-use crate::{AccessError, raw};
+use bulkhead_linux::{SharedMapping, volatile};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// Bytes moved at a time by `copy_within`, through the stack.
@@ -19,7 +20,7 @@ impl GuestMemory {
         self.for_each_piece(gpa, buffer.len() as u64, |at, pointer, len| {
             let target = &mut buffer[(at - gpa) as usize..][..len];
             // SAFETY: the piece is mapped; `target` is `len` bytes of our own, elsewhere.
-            unsafe { raw::copy(target.as_mut_ptr(), pointer.as_ptr(), len) };
+            unsafe { volatile::copy(target.as_mut_ptr(), pointer.as_ptr(), len) };
         })
     }
 
@@ -43,7 +44,7 @@ impl GuestMemory {
         self.for_each_piece(gpa, bytes.len() as u64, |at, pointer, len| {
             let source = &bytes[(at - gpa) as usize..][..len];
             // SAFETY: the piece is mapped and writable; `source` is `len` bytes of our own, elsewhere.
-            unsafe { raw::copy(pointer.as_ptr(), source.as_ptr(), len) };
+            unsafe { volatile::copy(pointer.as_ptr(), source.as_ptr(), len) };
         })?;
         self.mark_written(gpa, bytes.len() as u64);
         Ok(())
@@ -56,7 +57,7 @@ impl GuestMemory {
     pub fn fill(&self, gpa: u64, len: u64, byte: u8) -> Result<(), AccessError> {
         self.for_each_piece(gpa, len, |_, pointer, len| {
             // SAFETY: the piece is mapped and writable.
-            unsafe { raw::fill(pointer.as_ptr(), byte, len) };
+            unsafe { volatile::fill(pointer.as_ptr(), byte, len) };
         })?;
         self.mark_written(gpa, len);
         Ok(())
@@ -80,6 +81,38 @@ impl GuestMemory {
             self.write(to + at, chunk)?;
             done += step;
         }
+        Ok(())
+    }
+
+    /// Copies `len` bytes at `gpa` straight into memory shared with another process (a packet into a ring).
+    ///
+    /// # Errors
+    /// [`AccessError::OutOfRange`], [`AccessError::OutOfMapping`]; nothing was copied.
+    pub fn copy_to_mapping(&self, gpa: u64, len: u64, mapping: &SharedMapping, offset: u64) -> Result<(), AccessError> {
+        let target = mapping.pointer(offset, len)?;
+        self.for_each_piece(gpa, len, |at, pointer, len| {
+            // SAFETY: both sides are mapped for `len` bytes, `target` from `at - gpa` on.
+            unsafe { volatile::copy(target.add((at - gpa) as usize).as_ptr(), pointer.as_ptr(), len) };
+        })
+    }
+
+    /// Copies `len` bytes at `offset` of memory shared with another process straight to `gpa`.
+    ///
+    /// # Errors
+    /// [`AccessError::OutOfRange`], [`AccessError::OutOfMapping`]; nothing was copied.
+    pub fn copy_from_mapping(
+        &self,
+        gpa: u64,
+        len: u64,
+        mapping: &SharedMapping,
+        offset: u64,
+    ) -> Result<(), AccessError> {
+        let source = mapping.pointer(offset, len)?;
+        self.for_each_piece(gpa, len, |at, pointer, len| {
+            // SAFETY: both sides are mapped (ours writable) for `len` bytes, `source` from `at - gpa` on.
+            unsafe { volatile::copy(pointer.as_ptr(), source.add((at - gpa) as usize).as_ptr(), len) };
+        })?;
+        self.mark_written(gpa, len);
         Ok(())
     }
 }

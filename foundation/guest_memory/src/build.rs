@@ -1,10 +1,9 @@
 //! Building guest memory: new RAM in a sealed memfd, RAM shared by another process, or saved RAM mapped back.
 
-use crate::mapping::Mapping;
 use crate::memory::GuestMemory;
 use crate::region::{Backing, Layout, Region};
 use crate::{ADDRESS_LIMIT, MemoryError, PAGE_SIZE};
-use rustix::fs::{MemfdFlags, SealFlags};
+use bulkhead_linux::{Mapping, is_sealed_against_shrinking, sealed_memfd};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -59,7 +58,10 @@ impl GuestMemoryBuilder {
         self.planned.sort_by_key(|region| region.gpa);
         self.check()?;
         let new_len = self.planned.iter().filter(|p| matches!(p.source, Source::Anonymous)).map(|p| p.len).sum();
-        let new_memfd = if new_len > 0 { Some(Arc::new(sealed_memfd(new_len)?)) } else { None };
+        let new_memfd = match new_len {
+            0 => None,
+            len => Some(Arc::new(sealed_memfd("bulkhead-ram", len).map_err(MemoryError::system("create RAM"))?)),
+        };
         let mut next_offset = 0;
         let mut regions = Vec::with_capacity(self.planned.len());
         for Planned { gpa, len, source } in self.planned {
@@ -105,16 +107,6 @@ impl GuestMemoryBuilder {
     }
 }
 
-/// A zeroed memfd that nobody can resize: an access to a page that was cut off would be a fatal signal.
-fn sealed_memfd(len: u64) -> Result<OwnedFd, MemoryError> {
-    let memfd = rustix::fs::memfd_create("bulkhead-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-        .map_err(MemoryError::system("create the memfd of RAM"))?;
-    rustix::fs::ftruncate(&memfd, len).map_err(MemoryError::system("set the size of RAM"))?;
-    rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-        .map_err(MemoryError::system("seal the memfd of RAM"))?;
-    Ok(memfd)
-}
-
 fn map(gpa: u64, len: u64, backing: &Backing, offset: u64) -> Result<Mapping, MemoryError> {
     let (file, shared) = match backing {
         Backing::Shared(file) => (file.as_fd(), true),
@@ -126,8 +118,9 @@ fn map(gpa: u64, len: u64, backing: &Backing, offset: u64) -> Result<Mapping, Me
     if file_len < needed {
         return Err(MemoryError::FileTooShort { gpa, len, file_len, needed });
     }
-    if shared && !rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK)) {
+    if shared && !is_sealed_against_shrinking(file) {
         return Err(MemoryError::BadRegion { gpa, len, reason: "its file is not a memfd sealed against shrinking" });
     }
-    Mapping::new(file, offset, len as usize, shared)
+    let map = if shared { Mapping::shared } else { Mapping::copy_on_write };
+    map(file, offset, len as usize).map_err(MemoryError::system("map RAM"))
 }

@@ -35,7 +35,10 @@ impl Region {
                     .map_err(MemoryError::system("free pages of RAM"))
             }
             // Dropping private pages would bring the file's content back, so zero pages take their place.
-            Backing::CopyOnWrite(_) => self.mapping.replace_by_zeros(offset as usize, len as usize),
+            Backing::CopyOnWrite(_) => self
+                .mapping
+                .replace_by_zeros(offset as usize, len as usize)
+                .map_err(MemoryError::system("replace pages of RAM by zeros")),
         }
     }
 }

@@ -23,6 +23,9 @@ pub enum AccessError {
         /// The alignment that address and length need.
         align: u64,
     },
+    /// The other side of a copy between guest memory and shared memory is out of its mapping.
+    #[error(transparent)]
+    OutOfMapping(#[from] bulkhead_linux::OutOfMapping),
 }
 
 /// Building, saving or shrinking guest memory failed.

@@ -16,7 +16,7 @@
 //! # The memory model
 //!
 //! The guest, the kernel and other processes change this memory at any time, so no Rust reference to it ever exists.
-//! Bulk copies are done by machine instructions that the compiler does not look into (`raw.rs`): a race gives a mix of
+//! Bulk copies are done by machine instructions that the compiler does not look into ([`bulkhead_linux::volatile`]): a race gives a mix of
 //! old and new bytes, never undefined behaviour. Naturally aligned integers of up to 8 bytes are single-copy atomic;
 //! reads acquire, writes release, read-modify-write operations are sequentially consistent. So a ring's index may be
 //! read with `read_u32` and its entries after it with `read`, without further fences.
@@ -26,11 +26,9 @@ mod bitmap;
 mod build;
 mod discard;
 mod error;
-mod mapping;
 mod memory;
 mod notify;
 mod pagemap;
-mod raw;
 mod region;
 mod save;
 mod scatter;

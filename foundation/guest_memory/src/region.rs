@@ -1,6 +1,6 @@
 //! One region of RAM, and the lookup from a guest-physical address to its region.
 
-use crate::mapping::Mapping;
+use bulkhead_linux::Mapping;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;

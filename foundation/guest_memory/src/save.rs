@@ -4,7 +4,8 @@
 
 use crate::memory::GuestMemory;
 use crate::pagemap::candidate_pages;
-use crate::{AccessError, GuestRange, MemoryError, PAGE_SIZE, raw};
+use crate::{AccessError, GuestRange, MemoryError, PAGE_SIZE};
+use bulkhead_linux::volatile;
 use rustix::fs::FallocateFlags;
 use std::io;
 use std::ops::Range;
@@ -101,7 +102,7 @@ impl GuestMemory {
     fn page_is_zero(&self, page: u64) -> bool {
         let Some(pointer) = self.host_pointer(page * PAGE_SIZE, PAGE_SIZE) else { return true };
         // SAFETY: one mapped page.
-        unsafe { raw::page_is_zero(pointer.as_ptr()) }
+        unsafe { volatile::page_is_zero(pointer.as_ptr()) }
     }
 
     fn write_extent(&self, file: BorrowedFd<'_>, extent: GuestRange) -> Result<(), MemoryError> {

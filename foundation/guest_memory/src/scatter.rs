@@ -1,7 +1,8 @@
 //! Scatter-gather: a list of guest ranges as one buffer, for copies and for file I/O straight into guest RAM.
 
+use crate::AccessError;
 use crate::memory::GuestMemory;
-use crate::{AccessError, raw};
+use bulkhead_linux::{SharedMapping, volatile};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -99,7 +100,7 @@ impl ScatterList {
         let mut done = 0;
         self.for_each_part(offset, buffer.len() as u64, |_, pointer, len| {
             // SAFETY: the part is mapped; the slice is `len` bytes of our own, elsewhere.
-            unsafe { raw::copy(buffer[done..][..len].as_mut_ptr(), pointer, len) };
+            unsafe { volatile::copy(buffer[done..][..len].as_mut_ptr(), pointer, len) };
             done += len;
         })
     }
@@ -109,7 +110,32 @@ impl ScatterList {
         let mut done = 0;
         self.for_each_part(offset, bytes.len() as u64, |gpa, pointer, len| {
             // SAFETY: the part is mapped and writable; the slice is `len` bytes of our own, elsewhere.
-            unsafe { raw::copy(pointer, bytes[done..][..len].as_ptr(), len) };
+            unsafe { volatile::copy(pointer, bytes[done..][..len].as_ptr(), len) };
+            self.memory.mark_written(gpa, len as u64);
+            done += len;
+        })
+    }
+
+    /// Copies bytes `offset..offset + len` of the list to `at` in memory shared with another process; `None`, and
+    /// nothing copied, if either side is too short.
+    pub fn copy_to_mapping(&self, offset: u64, len: u64, mapping: &SharedMapping, at: u64) -> Option<()> {
+        let target = mapping.pointer(at, len).ok()?;
+        let mut done = 0;
+        self.for_each_part(offset, len, |_, pointer, len| {
+            // SAFETY: both sides are mapped for `len` bytes, the target from `done` on.
+            unsafe { volatile::copy(target.add(done).as_ptr(), pointer, len) };
+            done += len;
+        })
+    }
+
+    /// Copies `len` bytes at `at` of memory shared with another process to `offset` of the list; `None`, and nothing
+    /// copied, if either side is too short.
+    pub fn copy_from_mapping(&self, offset: u64, len: u64, mapping: &SharedMapping, at: u64) -> Option<()> {
+        let source = mapping.pointer(at, len).ok()?;
+        let mut done = 0;
+        self.for_each_part(offset, len, |gpa, pointer, len| {
+            // SAFETY: both sides are mapped (ours writable) for `len` bytes, the source from `done` on.
+            unsafe { volatile::copy(pointer, source.add(done).as_ptr(), len) };
             self.memory.mark_written(gpa, len as u64);
             done += len;
         })
@@ -119,7 +145,7 @@ impl ScatterList {
     pub fn fill(&self, offset: u64, len: u64, byte: u8) -> Option<()> {
         self.for_each_part(offset, len, |gpa, pointer, len| {
             // SAFETY: the part is mapped and writable.
-            unsafe { raw::fill(pointer, byte, len) };
+            unsafe { volatile::fill(pointer, byte, len) };
             self.memory.mark_written(gpa, len as u64);
         })
     }

@@ -1,6 +1,6 @@
-//! The only instructions that touch guest RAM: copies, fills and scans of memory that changes while they run.
+//! Copies, fills and scans of memory that others change meanwhile: guest RAM, rings shared with another process.
 //!
-//! Inline assembly, because Rust has no byte-wise atomic copy: `ptr::copy` on memory that others write is undefined
+//! A race gives a mix of old and new bytes, never undefined behaviour. Inline assembly, because Rust has no byte-wise atomic copy: `ptr::copy` on memory that others write is undefined
 //! behaviour, and volatile loops are several times slower. Under miri, and on other processors, volatile byte loops.
 //!
 //! Safety contract of every function here: `len` bytes at each pointer are mapped (readable, writable where written)
@@ -46,7 +46,7 @@ mod machine {
 /// The module's contract.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
-pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     use machine::*;
     use std::arch::asm;
     // SAFETY: every access lies inside the `len` bytes that the caller vouches for: short lengths use two overlapping
@@ -97,7 +97,7 @@ pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
 /// The module's contract.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
-pub(crate) unsafe fn fill(to: *mut u8, byte: u8, len: usize) {
+pub unsafe fn fill(to: *mut u8, byte: u8, len: usize) {
     // SAFETY: stores to the `len` writable bytes that the caller vouches for.
     unsafe {
         std::arch::asm!(
@@ -113,7 +113,7 @@ pub(crate) unsafe fn fill(to: *mut u8, byte: u8, len: usize) {
 /// # Safety
 /// The module's contract.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     for at in 0..len {
         // SAFETY: inside the `len` bytes that the caller vouches for.
         unsafe { to.add(at).write_volatile(from.add(at).read_volatile()) };
@@ -125,7 +125,7 @@ pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
 /// # Safety
 /// The module's contract.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-pub(crate) unsafe fn fill(to: *mut u8, byte: u8, len: usize) {
+pub unsafe fn fill(to: *mut u8, byte: u8, len: usize) {
     for at in 0..len {
         // SAFETY: inside the `len` bytes that the caller vouches for.
         unsafe { to.add(at).write_volatile(byte) };
@@ -136,9 +136,9 @@ pub(crate) unsafe fn fill(to: *mut u8, byte: u8, len: usize) {
 ///
 /// # Safety
 /// The module's contract, for 4096 bytes.
-pub(crate) unsafe fn page_is_zero(page: *const u8) -> bool {
+pub unsafe fn page_is_zero(page: *const u8) -> bool {
     let words = page.cast::<u64>();
-    (0..crate::PAGE_SIZE as usize / 64).all(|line| {
+    (0..4096 / 64).all(|line| {
         let mut any = 0;
         for word in 0..8 {
             // SAFETY: word `8 * line + word` is below 512, inside the page that the caller vouches for; aligned.

@@ -1,0 +1,27 @@
+//! Linux calls that the standard library and rustix do not offer safely; what rustix has is used directly, not wrapped.
+//!
+//! | to … | use |
+//! |---|---|
+//! | wake another thread or process | [`EventFd`] |
+//! | exchange messages and descriptors between processes | [`SeqPacket`], [`SeqPacketListener`] |
+//! | make memory that others can map and nobody can cut off | [`sealed_memfd`] |
+//! | share a ring with another process | [`SharedMapping`] |
+//! | keep two processes from opening a disk twice | [`OfdLock`], [`lock_holders`] |
+//! | map memory, copy bytes that others change meanwhile | [`Mapping`], [`volatile`] |
+
+mod event_fd;
+mod mapping;
+mod memfd;
+mod ofd_lock;
+mod seqpacket;
+mod shared_mapping;
+pub mod volatile;
+
+pub use event_fd::EventFd;
+pub use mapping::Mapping;
+pub use memfd::{is_sealed_against_shrinking, sealed_memfd};
+pub use ofd_lock::{LockError, LockKind, LockRange, OfdLock, conflicting_lock, lock_holders};
+pub use seqpacket::{
+    MAX_DESCRIPTORS, MAX_MESSAGE, Message, MessageError, PeerCredentials, SeqPacket, SeqPacketListener,
+};
+pub use shared_mapping::{OutOfMapping, SharedMapping};
