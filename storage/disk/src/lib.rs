@@ -25,9 +25,12 @@ mod layer;
 mod local;
 mod memory_file;
 mod node;
+mod owners;
 mod ram_disk;
+mod raw_image;
 mod request;
 mod sparse_bytes;
+mod stack;
 pub mod test_support;
 
 pub use buffer::{Buffer, Piece};
@@ -40,5 +43,7 @@ pub use local::{FlushGate, LocalFuture, LocalLock, LocalLockGuard, Notify, join_
 pub use memory_file::MemoryFile;
 pub use node::{Node, read_bytes, write_bytes};
 pub use ram_disk::RamDisk;
+pub use raw_image::RawImage;
 pub use request::{BlockKind, Completion, Disk, Done, Request, StatusDone, StatusExtent, check_range};
 pub use sparse_bytes::SparseBytes;
+pub use stack::{Stack, WritePause};
