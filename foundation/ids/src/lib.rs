@@ -1,10 +1,11 @@
 //! Typed ids: a UUIDv7 newtype per kind of thing, so that a disk's id cannot be taken for a VM's.
 //!
 //! Ids are written in lower case (`01890a5d-ac96-774b-bcce-b302099a8057`) and read back in exactly that form. Version 7 starts
-//! with the time of creation, so ids of one kind sort by age. Only towards WMI they are in upper case and braces.
+//! with the time of creation, so new ids sort by age. What was imported keeps the id that another hypervisor gave it, of whatever
+//! version. Only towards WMI ids are in upper case and braces.
 
 use std::fmt;
-use uuid::{Uuid, Variant, Version};
+use uuid::{Uuid, Variant};
 
 /// Why a text is not an id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,13 +25,14 @@ fn shown(text: &str) -> String {
     shown
 }
 
-const FORM: &str = "expected a version 7 UUID in lower case, like 01890a5d-ac96-774b-bcce-b302099a8057";
-const WMI_FORM: &str = "expected a version 7 UUID in braces, like {01890A5D-AC96-774B-BCCE-B302099A8057}";
-const VERSION: &str = "it is a UUID, but not of version 7, the only one that Bulkhead makes";
+const FORM: &str = "expected a UUID in lower case, like 01890a5d-ac96-774b-bcce-b302099a8057";
+const WMI_FORM: &str = "expected a UUID in braces, like {01890A5D-AC96-774B-BCCE-B302099A8057}";
+const NOT_AN_ID: &str = "it has the form of a UUID, but no variant and version that identify anything";
 
+/// Refuses what nobody generates as an id, the nil and max UUIDs among it.
 fn check(uuid: Uuid) -> Result<Uuid, &'static str> {
-    let version_7 = uuid.get_version() == Some(Version::SortRand) && uuid.get_variant() == Variant::RFC4122;
-    if version_7 { Ok(uuid) } else { Err(VERSION) }
+    let known = matches!(uuid.get_version_num(), 1..=8) && uuid.get_variant() == Variant::RFC4122;
+    if known { Ok(uuid) } else { Err(NOT_AN_ID) }
 }
 
 fn parse(text: &str) -> Result<Uuid, &'static str> {
@@ -76,7 +78,7 @@ macro_rules! ids {
             /// The id with these bytes, in the order of its text.
             ///
             /// # Errors
-            /// When they are not a version 7 UUID.
+            /// When they are no UUID's: wrong variant, unknown version.
             pub fn from_bytes(bytes: [u8; 16]) -> Result<$name, ParseIdError> {
                 let uuid = Uuid::from_bytes(bytes);
                 let error = |reason| ParseIdError { kind: $kind, text: uuid.to_string(), reason };
