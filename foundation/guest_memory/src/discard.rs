@@ -16,9 +16,12 @@ impl GuestMemory {
             return Err(AccessError::Misaligned { gpa, len, align: PAGE_SIZE }.into());
         }
         self.check(gpa, len)?;
-        let end = gpa + len;
-        for region in self.regions().iter().filter(|region| region.gpa < end && gpa < region.end()) {
+        let end = gpa.saturating_add(len);
+        for region in self.regions() {
             let (from, to) = (gpa.max(region.gpa), end.min(region.end()));
+            if from >= to {
+                continue;
+            }
             region.discard(from - region.gpa, to - from)?;
             self.mark_written(from, to - from);
         }

@@ -7,6 +7,7 @@ use rustix::net::{
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// The longest message, in bytes.
@@ -205,7 +206,7 @@ pub struct SeqPacketListener(OwnedFd);
 
 impl SeqPacketListener {
     /// Listens at `path`, whose file gets permissions `mode` before anybody can connect. A socket file that nobody
-    /// listens at any more is replaced.
+    /// listens at any more is replaced; that two processes do so at once is for the caller to exclude.
     ///
     /// # Errors
     /// `AddrInUse` if somebody listens there or the file is no socket; no permission, and the like.
@@ -259,9 +260,10 @@ fn new_socket() -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Whether a socket file is left over from a process that is gone.
+/// Whether a socket file is left over from a process that is gone. (Connecting to an ordinary file is refused as well.)
 fn is_abandoned(path: &Path) -> bool {
-    SeqPacket::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
+    is_socket && SeqPacket::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// The address of a path. One that is too long goes through its open directory, which must then stay open meanwhile.
