@@ -2,10 +2,12 @@
 
 use crate::Time;
 use rustix::time::{ClockId, clock_gettime};
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release, Ordering::SeqCst, fence};
 
 /// `frozen` holds this while time runs.
 const RUNNING: u64 = u64::MAX;
+/// `frozen` holds this while it is being decided where time stops.
+const STOPPING: u64 = u64::MAX - 1;
 
 pub(crate) enum Clock {
     /// VM time = CLOCK_MONOTONIC + `offset` (wrapping), or `frozen` while paused.
@@ -16,7 +18,7 @@ pub(crate) enum Clock {
 
 impl Clock {
     pub fn host_paused_at(at: Time) -> Clock {
-        Clock::Host { offset: AtomicU64::new(0), frozen: AtomicU64::new(at.as_nanos().min(RUNNING - 1)) }
+        Clock::Host { offset: AtomicU64::new(0), frozen: AtomicU64::new(at.as_nanos().min(STOPPING - 1)) }
     }
 
     pub fn virtual_at(at: Time) -> Clock {
@@ -29,9 +31,13 @@ impl Clock {
             Clock::Host { offset, frozen } => (offset, frozen),
         };
         loop {
-            let stopped_at = frozen.load(Acquire);
-            if stopped_at != RUNNING {
-                return Time::from_nanos(stopped_at);
+            match frozen.load(Acquire) {
+                RUNNING => {}
+                STOPPING => {
+                    std::thread::yield_now();
+                    continue;
+                }
+                stopped_at => return Time::from_nanos(stopped_at),
             }
             let before = offset.load(Acquire);
             let nanos = monotonic().wrapping_add(before);
@@ -48,8 +54,14 @@ impl Clock {
 
     /// Callers of `pause` and `resume` hold the reactor's state lock.
     pub fn pause(&self) {
-        if let Clock::Host { frozen, .. } = self {
-            frozen.store(self.now().as_nanos(), Release);
+        if let Clock::Host { offset, frozen } = self
+            && frozen.load(Acquire) == RUNNING
+        {
+            // From here on nobody gets a time, so nobody gets a later one than that which time stops at.
+            frozen.store(STOPPING, SeqCst);
+            fence(SeqCst);
+            let nanos = monotonic().wrapping_add(offset.load(Acquire));
+            frozen.store(nanos.min(STOPPING - 1), Release);
         }
     }
 

@@ -139,9 +139,7 @@ impl Core {
     /// Freezes VM time and waits until no timer callback runs (unless called from one).
     pub fn pause(&self) {
         let state = self.state.lock();
-        if !self.clock.is_paused() {
-            self.clock.pause();
-        }
+        self.clock.pause();
         self.wait_while_running(state, Running::Timer);
     }
 

@@ -64,9 +64,10 @@ impl VirtualReactor {
     }
 
     fn serve(&mut self, timeout: Option<Duration>) -> usize {
-        let timeout = timeout.map(|timeout| Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
+        let timeout = timeout.map(|timeout| {
+            // epoll refuses more than 2^31 ms.
+            let timeout = timeout.min(Duration::from_secs(1_000_000));
+            Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: timeout.subsec_nanos().into() }
         });
         let called = self.core.serve_fds(timeout);
         self.run_posted();

@@ -203,7 +203,7 @@ fn waiting_ends_with_a_task_from_another_thread() {
     std::thread::scope(|scope| {
         scope.spawn(|| reactor.post(move || *flag.lock() = true));
         while !*done.lock() {
-            driver.wait_fds(None);
+            driver.wait_fds(Some(Duration::MAX));
         }
     });
 }

@@ -52,7 +52,7 @@ impl Section {
 }
 
 impl SavedFile {
-    /// Reads a whole file and checks everything but the bodies' meaning. Memory is bounded by what `input` delivers and by the
+    /// Reads a whole file, to the end of `input`, and checks everything but the bodies' meaning. Memory is bounded by what `input` delivers and by the
     /// limits of the format, whatever the file claims.
     ///
     /// # Errors
