@@ -1,7 +1,7 @@
 //! The host reactor: a real thread, real descriptors, and no sleeps: every wait is on a channel.
 
 use bulkhead_reactor::{HostReactor, Interest, Reactor, Time, Timer, Watch};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io::{Read, Write};
@@ -229,25 +229,24 @@ fn dropping_a_watch_waits_for_its_callback() {
     let (_host, reactor) = start();
     let fd = event();
     let (entered, started) = bounded(1);
-    let (release, gate): (Sender<()>, Receiver<()>) = bounded(0);
-    let returned = Arc::new(AtomicUsize::new(0));
-    let mark = returned.clone();
+    let (dropping, drop_begun) = bounded(1);
+    let (dropped, drop_ended) = bounded::<()>(1);
+    let (verdict, early) = bounded(1);
     let watch = reactor
         .watch(&fd, Interest::READ, move |_| {
-            let _ = entered.try_send(());
-            gate.recv().unwrap();
-            mark.fetch_add(1, Ordering::SeqCst);
+            entered.send(()).unwrap();
+            drop_begun.recv_timeout(PATIENCE).unwrap();
+            // The drop must not end while this runs: give it the time to do so wrongly.
+            verdict.send(drop_ended.recv_timeout(Duration::from_millis(50)).is_ok()).unwrap();
         })
         .unwrap();
     signal(&fd);
     started.recv_timeout(PATIENCE).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            drop(watch);
-            assert_eq!(returned.load(Ordering::SeqCst), 1);
-        });
-        release.send(()).unwrap();
-    });
+    dropping.send(()).unwrap();
+    drop(watch);
+    // Nobody listens any more when all is well: the callback is gone.
+    let _ = dropped.send(());
+    assert!(!early.recv_timeout(PATIENCE).unwrap());
 }
 
 #[test]
