@@ -120,7 +120,7 @@ mod tests {
     fn every_address_is_found_in_its_region_or_in_none() {
         let spans = [(0u64, 0xa0u64), (0x100, 0x1000), (0x1100, 0x20), (0x4000, 0x10)];
         let layout = layout();
-        for gpa in 0..0x4100 {
+        for gpa in (0..0x4100).step_by(if cfg!(miri) { 16 } else { 1 }) {
             let expected = spans
                 .iter()
                 .position(|&(start, len)| (start..start + len).contains(&gpa))

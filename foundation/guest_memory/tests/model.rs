@@ -34,8 +34,8 @@ impl Model {
         if !Self::is_ram(gpa, len) {
             return Err(AccessError::OutOfRange { gpa, len });
         }
-        self.bytes[gpa as usize..][..bytes.len()].copy_from_slice(bytes);
         if len > 0 {
+            self.bytes[gpa as usize..][..bytes.len()].copy_from_slice(bytes);
             self.dirty.extend(gpa / PAGE_SIZE..=(gpa + len - 1) / PAGE_SIZE);
         }
         Ok(())
