@@ -120,6 +120,15 @@ impl Executor {
         self.inner.live.get()
     }
 
+    /// Drops all tasks.
+    pub fn clear(&self) {
+        // Dropping a task may wake or spawn others, so nothing is borrowed meanwhile.
+        let slots = std::mem::take(&mut *self.inner.slots.borrow_mut());
+        self.inner.free.borrow_mut().clear();
+        self.inner.live.set(0);
+        drop(slots);
+    }
+
     /// Polls ready tasks until none is ready.
     pub fn run_ready(&self) {
         loop {
@@ -141,11 +150,13 @@ impl Executor {
         let Some((mut task, task_waker)) = taken else { return };
         let waker = Waker::from(task_waker);
         let done = task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        let mut slots = self.inner.slots.borrow_mut();
+        let Some(slot) = slots.get_mut(index) else { return };
         if done {
-            self.inner.slots.borrow_mut()[index] = None;
+            *slot = None;
             self.inner.free.borrow_mut().push(index);
             self.inner.live.set(self.inner.live.get() - 1);
-        } else if let Some(slot) = &mut self.inner.slots.borrow_mut()[index] {
+        } else if let Some(slot) = slot {
             slot.task = Some(task);
         }
     }
