@@ -228,3 +228,17 @@ fn reads_across_regions_and_refuses_the_hole() {
     assert_eq!(error, AccessError::OutOfRange { gpa: 0x4fff, len: 2 });
     assert!(error.to_string().contains("0x4fff, 0x2 bytes"), "{error}");
 }
+
+#[test]
+fn long_overlapping_copies_move_every_byte() {
+    for (from, to) in [(1000, 1100), (1100, 1000), (7, 8), (5000, 100)] {
+        let memory = memory();
+        let bytes = bytes_for(11_000, 3).into_iter().enumerate().map(|(at, byte)| byte ^ (at >> 8) as u8);
+        let bytes: Vec<u8> = bytes.collect();
+        memory.write(from, &bytes).unwrap();
+        memory.copy_within(from, to, 11_000).unwrap();
+        let mut moved = vec![0; 11_000];
+        memory.read(to, &mut moved).unwrap();
+        assert!(moved == bytes, "from {from} to {to}");
+    }
+}

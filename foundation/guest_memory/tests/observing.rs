@@ -5,7 +5,7 @@
 use bulkhead_guest_memory::{GuestMemory, PAGE_SIZE, WriteObserver};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 const PAGES: u64 = 64;
@@ -101,25 +101,35 @@ fn no_write_slips_between_watching_and_reading() {
     let memory = memory();
     let told = Arc::new(Told(AtomicBool::new(false)));
     memory.set_write_observer(told.clone());
-    let barrier = Arc::new(std::sync::Barrier::new(2));
-    const ROUNDS: u64 = 5_000;
+    // The two threads meet by spinning, so that they start within nanoseconds of each other.
+    const ROUNDS: u64 = 20_000;
+    let (start, written) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let wait = |counter: &AtomicU64, round| {
+        for spins in 0u32.. {
+            if counter.load(Ordering::Acquire) >= round {
+                return;
+            }
+            if spins > 2_000 { thread::yield_now() } else { std::hint::spin_loop() }
+        }
+    };
     let writer = thread::spawn({
-        let (memory, barrier) = (memory.clone(), barrier.clone());
+        let (memory, start, written) = (memory.clone(), start.clone(), written.clone());
         move || {
             for round in 1..=ROUNDS {
-                barrier.wait();
+                wait(&start, round);
                 memory.write_u64(0, round).unwrap();
-                barrier.wait();
+                written.store(round, Ordering::Release);
             }
         }
     });
     for round in 1..=ROUNDS {
         memory.unwatch(0);
         told.0.store(false, Ordering::SeqCst);
-        barrier.wait();
+        start.store(round, Ordering::Release);
+        (0..round % 64).for_each(|_| std::hint::spin_loop());
         memory.watch(0);
         let read = memory.read_u64(0).unwrap();
-        barrier.wait();
+        wait(&written, round);
         assert!(read == round || told.0.load(Ordering::SeqCst), "round {round}: read {read}, not told");
     }
     writer.join().unwrap();
