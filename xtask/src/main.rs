@@ -6,6 +6,7 @@ mod demo;
 mod guests;
 mod layers;
 mod map;
+mod miri;
 mod package_check;
 mod packages;
 mod test;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Message, Metadata};
 
-use crate::{command, packages, workspace};
+use crate::{command, miri, packages, workspace};
 
 /// One test executable.
 struct TestProgram {
@@ -41,6 +41,9 @@ pub fn run(long: bool, only: &[String]) -> Result<()> {
         if wanted(&part) {
             times.measure(&part, || programs.iter().try_for_each(|program| totals.run(program, long)))?;
         }
+    }
+    if long && wanted("foundation") {
+        times.measure("miri", miri::run)?;
     }
     times.print();
     println!("{} passed, {} failed", totals.passed, totals.failed);
