@@ -1,0 +1,66 @@
+//! BAT entries of an open image: read through the sector cache, changed through it.
+
+use super::{Inner, format_error};
+use crate::format::SECTOR;
+use crate::format::bat::{PayloadEntry, decode_bitmap, encode_bitmap};
+use crate::format::bytes::{put, u64_at};
+use crate::format::geometry::BAT_ENTRY;
+use crate::format::region_table;
+use crate::sector_cache::locate;
+use bulkhead_disk::Result;
+
+const READING: &str = "read the block allocation table";
+
+impl Inner {
+    /// Where the BAT region begins.
+    pub(crate) fn bat_offset(&self) -> Result<u64> {
+        let state = self.state.borrow();
+        Ok(state.regions.find(region_table::BAT).map_err(format_error(READING))?.offset)
+    }
+
+    /// The raw entry at `index`; its sector is validated when it is seen for the first time.
+    async fn bat_entry(&self, index: u64) -> Result<u64> {
+        let bat = self.bat_offset()?;
+        let (sector, inside) = locate(bat + index * BAT_ENTRY);
+        loop {
+            if let Some(data) = self.state.borrow_mut().cache.get(sector) {
+                let raw = u64_at(data, inside);
+                return Ok(raw);
+            }
+            let data = self.read_raw(sector, SECTOR as usize).await?;
+            self.note_owners((sector - bat) / SECTOR, &data)?;
+            self.state.borrow_mut().cache.insert(sector, &data);
+        }
+    }
+
+    async fn set_bat_entry(&self, index: u64, raw: u64, barrier: bool) -> Result<()> {
+        self.bat_entry(index).await?;
+        let (sector, inside) = locate(self.bat_offset()? + index * BAT_ENTRY);
+        self.change_sector(sector, barrier, |data| put(data, inside, &raw.to_le_bytes())).await
+    }
+
+    /// State and place of a payload block.
+    pub(crate) async fn block(&self, block: u64) -> Result<PayloadEntry> {
+        let geometry = self.geometry();
+        let raw = self.bat_entry(geometry.payload_index(block)).await?;
+        PayloadEntry::decode(raw, geometry.is_differencing(), geometry.block_size(), self.known_len())
+            .map_err(format_error(READING))
+    }
+
+    /// Changes state and place of a payload block; `barrier`: the payload must be durable before the entry is.
+    pub(crate) async fn set_block(&self, block: u64, entry: PayloadEntry, barrier: bool) -> Result<()> {
+        self.set_bat_entry(self.geometry().payload_index(block), entry.encode(), barrier).await
+    }
+
+    /// Place of the sector bitmap block of `chunk`.
+    pub(crate) async fn bitmap_block(&self, chunk: u64) -> Result<Option<u64>> {
+        let geometry = self.geometry();
+        let raw = self.bat_entry(geometry.bitmap_index(chunk)).await?;
+        decode_bitmap(raw, geometry.is_differencing(), self.known_len()).map_err(format_error(READING))
+    }
+
+    /// Gives `chunk` a sector bitmap block.
+    pub(crate) async fn set_bitmap_block(&self, chunk: u64, offset: Option<u64>, barrier: bool) -> Result<()> {
+        self.set_bat_entry(self.geometry().bitmap_index(chunk), encode_bitmap(offset), barrier).await
+    }
+}

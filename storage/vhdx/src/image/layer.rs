@@ -1,0 +1,96 @@
+//! The image as a layer of a chain: the disk contract's view.
+
+use super::{Inner, Vhdx};
+use crate::format::parent_locator::key;
+use bulkhead_disk::{DiskFacts, Extent, File, Layer, LocalFuture, ParentLink, Result, WritePlan, ZeroMode};
+use std::ops::Range;
+use std::rc::Rc;
+use uuid::Uuid;
+
+impl Vhdx {
+    pub(crate) fn inner(&self) -> &Rc<Inner> {
+        &self.inner
+    }
+
+    /// The DataWriteGuid that the image will have after its first change since it was opened. A merge into this image
+    /// enters it into the children as their second accepted id before it starts.
+    pub fn next_link_id(&self) -> Uuid {
+        let state = self.inner.state.borrow();
+        if state.data_changed { state.header.data_write_guid } else { state.next_data_write_guid }
+    }
+
+    /// Metadata reads served from memory, and those that went to the file.
+    pub fn metadata_reads(&self) -> (u64, u64) {
+        self.inner.state.borrow().cache.counters()
+    }
+}
+
+impl Layer for Vhdx {
+    fn facts(&self) -> DiskFacts {
+        let state = self.inner.state.borrow();
+        let geometry = state.metadata.geometry;
+        let fixed = state.metadata.leave_blocks_allocated;
+        DiskFacts {
+            size: geometry.disk_size(),
+            logical_sector: geometry.logical_sector() as u32,
+            physical_sector: geometry.physical_sector(),
+            read_only: self.inner.read_only,
+            discard_granularity: if fixed { 0 } else { geometry.block_size() as u32 },
+            identity: state.metadata.page_83,
+            geometry: None,
+            format: "vhdx",
+        }
+    }
+
+    fn file(&self) -> Rc<dyn File> {
+        Rc::clone(&self.inner.file)
+    }
+
+    fn resolve(&self, range: Range<u64>) -> LocalFuture<'_, Result<Vec<Extent>>> {
+        Box::pin(async move { self.inner.named(self.inner.resolve(range).await) })
+    }
+
+    fn map(&self, range: Range<u64>) -> LocalFuture<'_, Result<Vec<Extent>>> {
+        Box::pin(async move { self.inner.named(self.inner.map(range).await) })
+    }
+
+    fn plan_write(&self, range: Range<u64>) -> LocalFuture<'_, Result<WritePlan>> {
+        Box::pin(async move { self.inner.named(self.inner.plan_write(range).await) })
+    }
+
+    fn zero(&self, range: Range<u64>, mode: ZeroMode) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async move { self.inner.named(self.inner.zero(range, mode).await) })
+    }
+
+    fn flush(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(self.inner.flush_now())
+    }
+
+    fn close(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async move { self.inner.named(self.inner.close().await) })
+    }
+
+    fn link_id(&self) -> Uuid {
+        self.inner.state.borrow().header.data_write_guid
+    }
+
+    fn parent_link(&self) -> Option<ParentLink> {
+        let state = self.inner.state.borrow();
+        let locator = state.metadata.parent.as_ref()?;
+        Some(ParentLink {
+            id: locator.linkage().ok()?,
+            second_id: locator.guid(key::LINKAGE_2),
+            timestamp: None,
+            paths: locator.paths().map(str::to_owned).collect(),
+        })
+    }
+
+    fn set_parent_link(&self, link: ParentLink) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async move { self.inner.named(self.inner.set_parent_link(&link).await) })
+    }
+
+    fn block_size(&self) -> u64 {
+        let state = self.inner.state.borrow();
+        if state.metadata.leave_blocks_allocated { 0 } else { state.metadata.geometry.block_size() }
+    }
+}
