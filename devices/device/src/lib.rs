@@ -21,6 +21,8 @@
 
 mod bus;
 mod device;
+#[doc(hidden)]
+pub mod fuzz;
 mod interrupt;
 mod line;
 mod pci;

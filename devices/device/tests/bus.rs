@@ -35,7 +35,7 @@ impl Device for Probe {
 }
 
 fn pattern(bank: u8, offset: u64) -> u64 {
-    (0..8).fold(0, |value, index| value | (offset + index + 0x40 * u64::from(bank) & 0xff) << (8 * index))
+    (0..8).fold(0, |value, index| value | ((offset + index + 0x40 * u64::from(bank)) & 0xff) << (8 * index))
 }
 
 impl PortIo for Probe {
