@@ -1,0 +1,201 @@
+//! The limits of a VM, and which of them a description breaks.
+
+use crate::{DirectKernel, DriveKind, SerialConnection, VERSION, VmDescription};
+
+/// Most virtual processors of a VM.
+pub const MAX_VPS: u32 = 64;
+/// Least RAM: what the BIOS and a boot loader need.
+pub const MIN_MEMORY: u64 = 4 << 20;
+/// Most RAM: half of what 40 address bits reach.
+pub const MAX_MEMORY: u64 = 512 << 30;
+/// IDE controllers of a VM.
+pub const MAX_IDE_CONTROLLERS: u8 = 2;
+/// Drives on one IDE controller.
+pub const MAX_DEVICES_PER_CONTROLLER: u8 = 2;
+/// Longest kernel command line, with the zero at its end (x86 Linux: COMMAND_LINE_SIZE).
+const MAX_COMMAND_LINE: usize = 2048;
+/// Longest name of a VM, in bytes.
+const MAX_NAME: usize = 255;
+
+/// A limit that a description breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Another version of the description.
+    #[error("the description has version {found}; this build reads version {VERSION}")]
+    Version {
+        /// What it says.
+        found: u32,
+    },
+    /// A number outside its range.
+    #[error("{what} is {found}; it must be between {least} and {most}")]
+    Range {
+        /// Which number.
+        what: &'static str,
+        /// What it is.
+        found: String,
+        /// The least allowed.
+        least: String,
+        /// The most allowed.
+        most: String,
+    },
+    /// RAM that is no multiple of its unit.
+    #[error("memory.size is {found} bytes; it must be a multiple of 1M")]
+    MemoryUnit {
+        /// In bytes.
+        found: u64,
+    },
+    /// A place that is there twice.
+    #[error("{what} is given twice")]
+    Twice {
+        /// What.
+        what: String,
+    },
+    /// A name or text with a character that it cannot have, empty, or too long.
+    #[error("{what} {reason}")]
+    Text {
+        /// Which one.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// A hard disk without an image.
+    #[error("the disk {drive} has no medium; only CD and floppy drives can be empty")]
+    NoMedium {
+        /// Its place.
+        drive: String,
+    },
+    /// Things that exclude each other.
+    #[error("{what}")]
+    Conflict {
+        /// Both, and what to do.
+        what: String,
+    },
+}
+
+impl VmDescription {
+    /// Checks every limit that needs nothing but the description.
+    ///
+    /// # Errors
+    /// The first limit that is broken.
+    pub fn check(&self) -> Result<(), Limit> {
+        if self.version != VERSION {
+            return Err(Limit::Version { found: self.version });
+        }
+        check_name("name", &self.name, MAX_NAME)?;
+        self.check_processor()?;
+        self.check_memory()?;
+        self.check_boot()?;
+        self.check_drives()?;
+        self.check_serial()
+    }
+
+    fn check_processor(&self) -> Result<(), Limit> {
+        let processor = &self.processor;
+        range("processor.count", processor.count.into(), 1, MAX_VPS.into(), |n| n.to_string())?;
+        if processor.deterministic && processor.engine == crate::EngineChoice::Kvm {
+            let what = "processor.deterministic needs the software engine, and processor.engine is kvm: set it to soft";
+            return Err(Limit::Conflict { what: what.into() });
+        }
+        Ok(())
+    }
+
+    fn check_memory(&self) -> Result<(), Limit> {
+        let size = self.memory.size.bytes();
+        let text = |bytes| crate::Size::from_bytes(bytes).to_string();
+        range("memory.size", size, MIN_MEMORY, MAX_MEMORY, text)?;
+        if !size.is_multiple_of(1 << 20) {
+            return Err(Limit::MemoryUnit { found: size });
+        }
+        Ok(())
+    }
+
+    fn check_boot(&self) -> Result<(), Limit> {
+        let order = &self.boot.order;
+        if let Some(twice) = order.iter().enumerate().find(|(at, source)| order[..*at].contains(source)) {
+            return Err(Limit::Twice { what: format!("{:?} in boot.order", twice.1).to_lowercase() });
+        }
+        if let Some(DirectKernel { kernel, initrd, command_line }) = &self.direct_kernel {
+            check_file("direct_kernel.kernel", kernel)?;
+            if let Some(initrd) = initrd {
+                check_file("direct_kernel.initrd", initrd)?;
+            }
+            if command_line.len() >= MAX_COMMAND_LINE {
+                let reason = format!("has {} bytes; the limit is {}", command_line.len(), MAX_COMMAND_LINE - 1);
+                return Err(Limit::Text { what: "direct_kernel.command_line", reason });
+            }
+            if command_line.contains('\0') {
+                return Err(Limit::Text { what: "direct_kernel.command_line", reason: "contains a zero byte".into() });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_drives(&self) -> Result<(), Limit> {
+        for (at, drive) in self.ide.iter().enumerate() {
+            let last = |count: u8| u64::from(count - 1);
+            range("ide.controller", drive.controller.into(), 0, last(MAX_IDE_CONTROLLERS), |n| n.to_string())?;
+            range("ide.device", drive.device.into(), 0, last(MAX_DEVICES_PER_CONTROLLER), |n| n.to_string())?;
+            if self.ide[..at].iter().any(|other| other.name() == drive.name()) {
+                return Err(Limit::Twice { what: drive.name() });
+            }
+            match &drive.medium {
+                Some(medium) => check_file("ide.medium.file", &medium.file)?,
+                None if drive.kind == DriveKind::Disk => return Err(Limit::NoMedium { drive: drive.name() }),
+                None => {}
+            }
+        }
+        match self.floppy.as_ref().and_then(|floppy| floppy.medium.as_ref()) {
+            Some(medium) => check_file("floppy.medium.file", &medium.file),
+            None => Ok(()),
+        }
+    }
+
+    fn check_serial(&self) -> Result<(), Limit> {
+        for (at, serial) in self.serial.iter().enumerate() {
+            range("serial.port", serial.port.into(), 1, 2, |n| n.to_string())?;
+            if self.serial[..at].iter().any(|other| other.port == serial.port) {
+                return Err(Limit::Twice { what: format!("serial port {}", serial.port) });
+            }
+            if let SerialConnection::File(file) | SerialConnection::Unix(file) = &serial.connection {
+                check_file("serial.connection", file)?;
+            }
+        }
+        let stdio = self.serial.iter().filter(|serial| serial.connection == SerialConnection::Stdio).count();
+        if stdio > 1 {
+            let what = "both serial ports are on stdio; give one of them a file or a socket".into();
+            return Err(Limit::Conflict { what });
+        }
+        Ok(())
+    }
+}
+
+fn range(what: &'static str, found: u64, least: u64, most: u64, text: impl Fn(u64) -> String) -> Result<(), Limit> {
+    if (least..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(Limit::Range { what, found: text(found), least: text(least), most: text(most) })
+}
+
+fn check_name(what: &'static str, name: &str, most: usize) -> Result<(), Limit> {
+    let reason = if name.trim().is_empty() {
+        "is empty".to_owned()
+    } else if name.len() > most {
+        format!("has {} bytes; the limit is {most}", name.len())
+    } else if name.chars().any(char::is_control) {
+        "contains a control character".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Limit::Text { what, reason })
+}
+
+fn check_file(what: &'static str, name: &str) -> Result<(), Limit> {
+    if name.contains('\0') {
+        return Err(Limit::Text { what, reason: "contains a zero byte".into() });
+    }
+    if name.is_empty() || name.len() > 4096 {
+        return Err(Limit::Text { what, reason: format!("has {} bytes; 1 to 4096 are allowed", name.len()) });
+    }
+    Ok(())
+}

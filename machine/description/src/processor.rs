@@ -1,0 +1,58 @@
+//! Virtual processors: how many, what they can do, what executes them.
+
+use serde::{Deserialize, Serialize};
+
+/// Virtual processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Processor {
+    /// How many.
+    pub count: u32,
+    /// Which features guests see.
+    pub level: CpuLevel,
+    /// What executes them.
+    pub engine: EngineChoice,
+    /// One thread, and time that counts instructions: every run is the same. The software engine only.
+    pub deterministic: bool,
+}
+
+impl Default for Processor {
+    fn default() -> Processor {
+        Processor { count: 1, level: CpuLevel::V2, engine: EngineChoice::Auto, deterministic: false }
+    }
+}
+
+/// Level of the processor, as in the x86-64 psABI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuLevel {
+    /// Up to SSE4.2.
+    #[default]
+    V2,
+    /// Up to AVX2.
+    V3,
+}
+
+/// Which engine to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// KVM where its self-test passes, else the software engine.
+    #[default]
+    Auto,
+    /// The software engine.
+    Soft,
+    /// KVM, or an error.
+    Kvm,
+}
+
+impl EngineChoice {
+    /// The name on the command line and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EngineChoice::Auto => "auto",
+            EngineChoice::Soft => "soft",
+            EngineChoice::Kvm => "kvm",
+        }
+    }
+}
