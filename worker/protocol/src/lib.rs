@@ -1,0 +1,46 @@
+//! The worker protocol: what the process of one VM and whoever started it say to each other.
+//!
+//! One JSON message per packet of a SEQPACKET socket ([`Channel`]), at most 64 KiB; files travel as descriptors. The starter
+//! sends [`Request`]s with an id of its choice; the worker answers each one with a [`Reply`] of the same id, in any order, and
+//! sends [`Event`]s in between.
+//!
+//! ```text
+//! starter                                    worker
+//!   hello {version, features}           →
+//!                                       ←    reply: hello {version, features}
+//!   resources {names} + descriptors     →
+//!   start {description}                 →
+//!                                       ←    reply: done
+//!                                       ←    event: state running
+//!                                       ←    event: ended {by: power_off, stats}
+//! ```
+//!
+//! Unknown fields are ignored on both sides; an unknown request is answered with [`ProblemKind::Unsupported`]. A version speaks
+//! with itself and the one before it.
+
+mod channel;
+#[doc(hidden)]
+pub mod fuzz;
+mod message;
+mod stats;
+
+pub use channel::{Channel, ChannelError, Incoming};
+pub use message::{Answer, EndedBy, Event, FromWorker, Hello, Problem, ProblemKind, Reply, Request, ToWorker, VmState};
+pub use stats::Stats;
+
+/// The version that this build speaks.
+pub const VERSION: u32 = 1;
+/// The oldest version that this build understands.
+pub const OLDEST: u32 = 1;
+
+/// Names of the resources that are not named by the description.
+pub mod resource {
+    /// System firmware: the BIOS image.
+    pub const FIRMWARE: &str = "firmware";
+    /// The BIOS of the display adapter.
+    pub const VGA_FIRMWARE: &str = "firmware.vga";
+    /// The saved state of a VM: written by `save`, read by `restore`.
+    pub const SAVED_STATE: &str = "saved.state";
+    /// The saved RAM of a VM.
+    pub const SAVED_MEMORY: &str = "saved.memory";
+}

@@ -1,0 +1,229 @@
+//! The messages.
+
+use crate::Stats;
+use bulkhead_vm_description::{Medium, VmDescription};
+use serde::{Deserialize, Serialize};
+
+/// A packet to the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToWorker {
+    /// Chosen by the sender; the reply carries it.
+    pub id: u64,
+    /// What to do.
+    pub request: Request,
+}
+
+/// Introduces one side to the other; the first message each way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The newest version that the sender speaks.
+    pub version: u32,
+    /// Abilities beyond the version, by name.
+    #[serde(default)]
+    pub features: Vec<String>,
+}
+
+/// What a worker can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// First of all. Answer: `hello`.
+    Hello(Hello),
+    /// The packet's descriptors, in order, under these names. May be sent several times, also while the VM runs.
+    Resources {
+        /// One per descriptor.
+        names: Vec<String>,
+    },
+    /// Makes the VM and runs it. Once.
+    Start {
+        /// What it is made of; its files are resources.
+        description: Box<VmDescription>,
+        /// Makes it, but leaves it paused.
+        #[serde(default)]
+        paused: bool,
+    },
+    /// Makes the VM from the resources `saved.state` and `saved.memory`, and runs it. Once, in place of `start`.
+    Restore {
+        /// What it was made of when it was saved. Where its files are may have changed.
+        description: Box<VmDescription>,
+        /// Makes it, but leaves it paused.
+        #[serde(default)]
+        paused: bool,
+    },
+    /// Stops the processors and waits until no device has work in flight.
+    Pause,
+    /// Goes on after `pause`.
+    Resume,
+    /// Saves the whole VM into the resources `saved.state` and `saved.memory`, then ends the worker.
+    Save,
+    /// Ends the VM at once, as by pulling the plug.
+    Stop,
+    /// Presses the reset button.
+    Reset,
+    /// Presses the power button: the guest's operating system decides.
+    PowerButton,
+    /// Puts a medium into a CD or floppy drive: `ide1.0`, `floppy`. The file is a resource.
+    InsertMedium {
+        /// The drive.
+        drive: String,
+        /// What to put in.
+        medium: Medium,
+    },
+    /// Takes the medium out.
+    EjectMedium {
+        /// The drive.
+        drive: String,
+    },
+    /// What the display shows, as PNG. Answer: `document`.
+    Screenshot,
+    /// Live state as JSON. Answer: `document`.
+    Inspect {
+        /// Name of a device, or empty for everything.
+        #[serde(default)]
+        path: String,
+    },
+    /// Counters so far. Answer: `stats`.
+    Stats,
+}
+
+/// A packet from the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromWorker {
+    /// Answers a request.
+    Reply(Reply),
+    /// Something happened.
+    Event(Event),
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// That of the request.
+    pub id: u64,
+    /// What came of it.
+    pub result: Result<Answer, Problem>,
+}
+
+/// A successful answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// Who the worker is.
+    Hello(Hello),
+    /// Counters.
+    Stats(Box<Stats>),
+    /// Bytes, in the memfd that is the packet's descriptor.
+    Document {
+        /// How many.
+        length: u64,
+        /// `image/png`, `application/json`.
+        media_type: String,
+    },
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// For programs.
+    pub kind: ProblemKind,
+    /// For people: what was tried, why it failed, what to do.
+    pub message: String,
+}
+
+/// Kinds of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// The request makes no sense: a name that does not exist, a broken limit.
+    Invalid,
+    /// This build cannot do that.
+    Unsupported,
+    /// This host cannot do that now: no KVM, no memory.
+    Unavailable,
+    /// Not in this state of the VM.
+    WrongState,
+    /// It was tried and failed.
+    #[serde(other)]
+    Failed,
+}
+
+/// What happens without being asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The VM has another state.
+    State {
+        /// Which.
+        state: VmState,
+    },
+    /// The guest was reset and starts again.
+    Reset,
+    /// The VM has ended; the worker closes the connection after this.
+    Ended {
+        /// Why.
+        by: EndedBy,
+        /// For people, when there is more to say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+        /// Counters of the whole run.
+        stats: Box<Stats>,
+    },
+}
+
+/// States of a VM in its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VmState {
+    /// Nothing is made yet.
+    Created,
+    /// The processors run.
+    Running,
+    /// They stand still, and so does VM time.
+    Paused,
+    /// The state is being written.
+    Saving,
+    /// It is over.
+    Ended,
+}
+
+/// Why a VM ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// The guest switched itself off.
+    PowerOff,
+    /// The guest reset itself, and `no_reboot` is set.
+    Reset,
+    /// The guest's processor shut down, and `no_reboot` is set.
+    TripleFault,
+    /// `stop`.
+    Stop,
+    /// The state was saved.
+    Saved,
+    /// The guest wrote this to the debug-exit port.
+    DebugExit(u32),
+    /// The starter is gone.
+    Disconnected,
+    /// Something failed; the detail says what.
+    #[serde(other)]
+    Failed,
+}
+
+impl std::fmt::Display for EndedBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            EndedBy::PowerOff => "power_off",
+            EndedBy::Reset => "reset",
+            EndedBy::TripleFault => "triple_fault",
+            EndedBy::Stop => "stop",
+            EndedBy::Saved => "saved",
+            EndedBy::DebugExit(_) => "debug_exit",
+            EndedBy::Disconnected => "disconnected",
+            EndedBy::Failed => "failed",
+        })
+    }
+}
