@@ -21,10 +21,12 @@ mod contract;
 pub mod cpu_model;
 mod cpuid;
 mod error;
+mod memory_map;
 pub mod saved_state;
 mod state;
 
 pub use contract::*;
 pub use cpuid::{CpuidContext, CpuidTable, CpuidValue};
 pub use error::EngineError;
+pub use memory_map::{MemoryMap, Slot, check_range};
 pub use state::*;

@@ -79,6 +79,9 @@ pub struct PendingException {
     pub payload: u64,
 }
 
+/// Rate of the local APIC timer before its divider, in Hz, on both engines.
+pub const APIC_TIMER_HZ: u64 = 1_000_000_000;
+
 /// Local APIC registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalApicState {
