@@ -103,7 +103,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Flushes everything, gives back the space that nobody owns at the end of the file, and empties the log.
+    /// Flushes everything, empties the log, and gives back the space that nobody owns at the end of the file.
     pub(crate) async fn close(&self) -> Result<()> {
         if self.read_only || self.state.borrow().ring.is_none() {
             return Ok(());
@@ -111,12 +111,14 @@ impl Inner {
         self.flush_now().await?;
         // The first flush wrote the metadata to its place, the second makes that durable.
         self.flush_now().await?;
+        self.close_log().await?;
+        // Only now: the entries of a log that counts say how long the file must be.
         let end = self.release_anchors();
         if self.state.borrow().space.is_complete() && end < self.file.len() && self.file.facts().resizable {
             self.file.set_len(end).await?;
             self.file.flush().await?;
         }
-        self.close_log().await
+        Ok(())
     }
 
     /// Nobody can be using places without a block any more; returns where the used part of the file ends.

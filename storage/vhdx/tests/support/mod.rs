@@ -1,6 +1,8 @@
 //! What the tests of this crate share: making images in memory, random operations against a model, the other readers.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod crash;
+
 use bulkhead_disk::test_support::XorShift;
 use bulkhead_disk::{Buffer, DiskFacts, File, Layer, MemoryFile, Node, RamDisk, Request, Stack, read_bytes, run_now};
 use bulkhead_vhdx::format::parent_locator::ParentLocator;
