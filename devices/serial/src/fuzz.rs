@@ -1,0 +1,40 @@
+//! Fuzz target: a guest that uses the port at random, with a backend that takes and gives at random.
+
+use crate::{ModemInputs, Serial, SerialBackend};
+use bulkhead_device::fuzz::{Step, Steps};
+use bulkhead_device::{Device, Line, PortIo};
+use bulkhead_reactor::{Time, VirtualReactor};
+use std::time::Duration;
+
+struct Reluctant(usize);
+
+impl SerialBackend for Reluctant {
+    fn send(&mut self, bytes: &[u8]) -> usize {
+        self.0 = self.0.wrapping_mul(31).wrapping_add(7);
+        bytes.len().min(self.0 >> 5 & 3)
+    }
+}
+
+/// Runs `data` as a guest.
+pub fn fuzz(data: &[u8]) {
+    let Ok((mut clock, reactor)) = VirtualReactor::new(Time::ZERO, 0) else { return };
+    let serial = Serial::new("serial", &reactor, Line::unconnected());
+    serial.lock().attach(Box::new(Reluctant(data.len())));
+    for step in Steps::new(data) {
+        match step {
+            Step::PortRead(port, _) => drop(serial.lock().port_read(0, port & 7, 1)),
+            Step::PortWrite(port, _, value) => serial.lock().port_write(0, port & 7, 1, value & 0xff),
+            Step::Advance(nanos) => clock.advance_to(reactor.now() + Duration::from_nanos(nanos)),
+            Step::Event(event) if event & 0x8000 != 0 => serial.lock().resume_output(),
+            Step::Event(event) if event & 0x4000 != 0 => {
+                let [clear_to_send, data_set_ready, ring, carrier] = [1, 2, 4, 8].map(|bit| event & bit != 0);
+                serial.lock().set_modem(ModemInputs { clear_to_send, data_set_ready, ring, carrier });
+            }
+            Step::Event(event) => drop(serial.lock().receive(&event.to_le_bytes()[..event as usize & 3])),
+            _ => {}
+        }
+    }
+    let state = serial.lock().save().expect("plain");
+    let again = Serial::restore("serial", &reactor, Line::unconnected(), &state).expect("just saved");
+    assert_eq!(again.lock().save().expect("plain"), state);
+}
