@@ -56,7 +56,7 @@ pub fn x87_opcode(bytes: &[u8]) -> u16 {
 /// Why an instruction has no stub, if so.
 pub(crate) fn check(instruction: &Instruction) -> Result<(), NotNative> {
     let code = instruction.code();
-    if !is_ours(code) {
+    if !lowers(code) {
         return Err(NotNative::OutOfScope(code));
     }
     let missing = required_features(code).iter().find(|&&feature| !Features::host().has(feature));
@@ -66,7 +66,8 @@ pub(crate) fn check(instruction: &Instruction) -> Result<(), NotNative> {
     Ok(())
 }
 
-fn is_ours(code: Code) -> bool {
+/// Whether this crate lowers the form, on a host that has the features.
+pub fn lowers(code: Code) -> bool {
     let info = code.op_code();
     let features = required_features(code);
     // FCMOVcc asks for CMOV besides the FPU, and VEX-encoded AES for AVX: one feature of ours, and no foreign one.

@@ -47,7 +47,7 @@ impl NativeState {
         let environment = Environment::decode(bytes, format);
         self.change_x87(|image, pointers| {
             image.set_u16(0, environment.control & 0x1f3f | 0x40);
-            image.set_u16(2, environment.status);
+            image.set_status(environment.status);
             image.0[4] = abridged_tags(environment.tags);
             image.update_summary();
             *pointers = environment.pointers;

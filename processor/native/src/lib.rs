@@ -31,7 +31,7 @@ mod stub;
 mod stubs;
 mod xsave;
 
-pub use catalog::{required_features, supports, x87_opcode};
+pub use catalog::{lowers, required_features, supports, x87_opcode};
 pub use code_memory::{CodeMemory, CodeSpan, Full};
 pub use environment::EnvFormat;
 pub use error::{NativeError, NotNative, ReservedBits};

@@ -202,6 +202,13 @@ impl NativeState {
         self.change_x87(|image, _| image.fninit());
     }
 
+    /// Whether the next waiting x87 instruction raises #MF. It does so before anything about its memory operand, so ask
+    /// when such an operand faults.
+    pub fn x87_exception_pending(&mut self) -> bool {
+        let image = self.x87();
+        image.u16(2) & !image.u16(0) & 0x3f != 0
+    }
+
     /// Value of an MMX register.
     pub(crate) fn mmx(&mut self, number: u8) -> [u8; 8] {
         let image = self.x87();
@@ -261,8 +268,16 @@ impl X87Image {
 
     /// FNINIT leaves the registers' contents alone.
     pub fn fninit(&mut self) {
+        self.set_status(0);
         self.0[..24].fill(0);
         self.set_u16(0, FCW_RESET);
+    }
+
+    /// A new status word. The image holds registers in stack order: another top turns them around.
+    pub fn set_status(&mut self, status: u16) {
+        let turn = (status >> 11 & 7).wrapping_sub(self.u16(2) >> 11 & 7) & 7;
+        self.0[32..160].rotate_left(16 * usize::from(turn));
+        self.set_u16(2, status);
     }
 
     pub fn u16(&self, at: usize) -> u16 {
