@@ -7,6 +7,7 @@
 //! | make memory that others can map and nobody can cut off | [`sealed_memfd`] |
 //! | share a ring with another process | [`SharedMapping`] |
 //! | keep two processes from opening a disk twice | [`OfdLock`], [`lock_holders`] |
+//! | take signals without a handler | [`SignalFd`] |
 //! | map memory, copy bytes that others change meanwhile | [`Mapping`], [`volatile`] |
 
 mod event_fd;
@@ -15,6 +16,7 @@ mod memfd;
 mod ofd_lock;
 mod seqpacket;
 mod shared_mapping;
+mod signal_fd;
 pub mod volatile;
 
 pub use event_fd::EventFd;
@@ -25,3 +27,4 @@ pub use seqpacket::{
     MAX_DESCRIPTORS, MAX_MESSAGE, Message, MessageError, PeerCredentials, SeqPacket, SeqPacketListener,
 };
 pub use shared_mapping::{OutOfMapping, SharedMapping};
+pub use signal_fd::{Signal, SignalFd};
