@@ -1,10 +1,19 @@
 //! `Cpu`: the live state of a VP. Hot fields first; plain layout, because generated code will use it too.
 
+use crate::decode::cache::BlockCache;
+use crate::features::Features;
 use crate::flags::{ARITHMETIC, Flags};
 use crate::int::Int;
+use crate::map::MemoryMap;
 use crate::memory::TlbEntry;
-use crate::op::{Fault, OpPointer};
+use crate::mmu::tlb::Tlb;
+use crate::op::{Fault, Op, OpPointer};
+use crate::shared::{PartitionShared, VpShared, request};
+use bulkhead_engine::VpExits;
+use bulkhead_native::NativeState;
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A segment register with what limit and rights boil down to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,18 +57,20 @@ impl Mode {
     pub const FLAT: u32 = 1 << 5;
     /// Blocks of one instruction (single step, breakpoints, exact instruction limits).
     pub const SINGLE: u32 = 1 << 6;
-    /// CR0.TS or CR0.EM: x87 instructions raise #NM.
-    pub const NO_X87: u32 = 1 << 7;
-    /// CR0.TS: SSE instructions raise #NM.
+    /// CR0.EM: no x87, no SSE.
+    pub const EMULATION: u32 = 1 << 7;
+    /// CR0.TS: x87 and SSE instructions raise #NM.
     pub const TASK_SWITCHED: u32 = 1 << 8;
-    /// CR0.EM or no CR4.OSFXSR: SSE instructions raise #UD.
-    pub const NO_SSE: u32 = 1 << 9;
+    /// CR4.OSFXSR: SSE instructions are allowed.
+    pub const SSE: u32 = 1 << 9;
     /// CR4.OSXSAVE and XCR0[2:1] = 3: AVX instructions are allowed.
     pub const AVX: u32 = 1 << 10;
     /// EFER.LMA: long mode, also while in compatibility code.
     pub const LMA: u32 = 1 << 11;
     /// EFLAGS.VM.
     pub const VIRTUAL_8086: u32 = 1 << 12;
+    /// CR0.MP: WAIT heeds CR0.TS.
+    pub const MONITOR: u32 = 1 << 13;
 
     /// Whether all bits of `bits` are set.
     #[inline(always)]
@@ -133,35 +144,142 @@ pub(crate) mod rflags {
     pub const ID: u64 = 1 << 21;
 }
 
+/// A table register.
+pub(crate) use bulkhead_engine::{Activity, DescriptorTable, InterruptShadow};
+
+/// MSRs without a field of their own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Msrs {
+    pub star: u64,
+    pub lstar: u64,
+    pub cstar: u64,
+    pub syscall_mask: u64,
+    pub kernel_gs_base: u64,
+    pub tsc_aux: u64,
+    pub sysenter: [u64; 3],
+    pub pat: u64,
+    pub misc_enable: u64,
+    pub spec_ctrl: u64,
+    pub tsc_adjust: u64,
+    pub mtrr_def_type: u64,
+    /// 0x200–0x20f.
+    pub mtrr_variable: [u64; 16],
+    /// 0x250, 0x258, 0x259, 0x268–0x26f.
+    pub mtrr_fixed: [u64; 11],
+}
+
+/// Counters of things that cost time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Events {
+    pub page_walks: u64,
+    pub blocks_decoded: u64,
+    pub code_writes: u64,
+    pub split_locks: u64,
+    pub mmio: u64,
+    pub ports: u64,
+    pub msrs: u64,
+    pub ipis: u64,
+    pub exceptions: u64,
+    pub interrupts: u64,
+    pub halts: u64,
+    pub cr3_loads: u64,
+}
+
 /// The live state of a VP.
 #[repr(C)]
 pub(crate) struct Cpu {
-    /// 0–15 RAX RCX RDX RBX RSP RBP RSI RDI R8–R15, then [`Cpu::ZERO`] and [`Cpu::RIP`]. 32, so that a masked number
-    /// needs no bounds check.
+    /// 0–15 RAX RCX RDX RBX RSP RBP RSI RDI R8–R15, then [`Cpu::ZERO`], [`Cpu::RIP`] and constants. 32, so that a
+    /// masked number needs no bounds check.
     pub regs: [u64; 32],
     /// OF, SF, ZF, AF, PF, CF.
     pub flags: Flags,
+    /// Data accesses all take the slow path: alignment checks or data breakpoints are on.
+    pub slow_data: bool,
+    /// Current privilege level.
+    pub cpl: u8,
+    /// Mode of the running block.
+    pub mode: Mode,
     /// All other bits of RFLAGS.
     pub system_flags: u64,
     /// The TLB of the current privilege level, [`crate::memory::TLB_ENTRIES`] entries.
     pub tlb: NonNull<TlbEntry>,
     /// The op whose handler returned something else than `Next`.
     pub last_op: Option<OpPointer>,
-    /// Mode of the running block.
-    pub mode: Mode,
-    /// Current privilege level.
-    pub cpl: u8,
-    /// ES CS SS DS FS GS.
-    pub segments: [SegmentRegister; 6],
+    /// Instructions that may still be executed.
+    pub budget: i64,
+    /// ES CS SS DS FS GS, and two that are never used (masked numbers need no bounds check).
+    pub segments: [SegmentRegister; 8],
+    /// x87, SSE and AVX state.
+    pub native: NativeState,
     /// The exception that a [`Fault`] stands for.
     pub fault: Exception,
+    /// Local descriptor table.
+    pub ldtr: SegmentRegister,
+    /// Task register.
+    pub tr: SegmentRegister,
+    /// Global descriptor table.
+    pub gdtr: DescriptorTable,
+    /// Interrupt descriptor table.
+    pub idtr: DescriptorTable,
+    pub cr0: u64,
+    pub cr2: u64,
+    pub cr3: u64,
+    pub cr4: u64,
+    /// DR0–DR3, DR6, DR7.
+    pub dr: [u64; 6],
+    pub efer: u64,
+    pub xcr0: u64,
+    pub msrs: Msrs,
+    /// IA32_APIC_BASE.
+    pub apic_base: u64,
+    /// Guest TSC minus VM time in ticks.
+    pub tsc_offset: u64,
+    pub activity: Activity,
+    pub shadow: InterruptShadow,
+    pub nmi_blocked: bool,
+    /// An interrupt or NMI could not be taken yet.
+    pub interrupt_waiting: bool,
+    /// Decided but not yet delivered; only between state changes from outside.
+    pub pending_exception: Option<Exception>,
+    /// DR6 bits of breakpoints that the running instruction met.
+    pub breakpoints_met: u64,
+    /// Translations.
+    pub mmu: Tlb,
+    /// Decoded code.
+    pub cache: BlockCache,
+    /// This VP's number and APIC id.
+    pub index: usize,
+    /// The partition.
+    pub partition: Arc<PartitionShared>,
+    /// The memory map as this VP knows it.
+    pub map: Arc<MemoryMap>,
+    /// What the guest's CPUID offers.
+    pub features: Arc<Features>,
+    /// Who answers exits, during `run`.
+    pub exits: Option<NonNull<dyn VpExits>>,
+    /// `budget` at the start of `run`.
+    pub budget_start: i64,
+    /// Instructions before the current `run`.
+    pub instructions_before: u64,
+    /// Counters.
+    pub events: Events,
 }
+
+// SAFETY: the pointers lead into boxes that the VP owns (TLB, blocks), or to the exits of a `run` in progress, during
+// which the VP stays on its thread.
+unsafe impl Send for Cpu {}
 
 impl Cpu {
     /// Register number that always reads zero: absent base or index.
     pub const ZERO: u8 = 16;
     /// RIP of the running block's first byte; between blocks the RIP of the next instruction.
     pub const RIP: u8 = 17;
+    /// Register number that reads 4096.
+    pub const PAGE: u8 = 18;
+    /// Register number that reads -4096.
+    pub const MINUS_PAGE: u8 = 19;
+    /// Base of operands whose 64-bit address is in [`crate::op::Op::imm`] (MOV moffs).
+    pub const ABSOLUTE: u8 = 20;
 
     /// A register by number; 8-bit widths: 16–19 are AH CH DH BH.
     #[inline(always)]
@@ -223,5 +341,112 @@ impl Cpu {
     pub fn raise_code(&mut self, vector: u8, error_code: u32) -> Fault {
         self.fault = Exception { vector, error_code: Some(error_code), payload: 0 };
         Fault
+    }
+
+    /// Where the op's instruction begins, cut to the code's width.
+    #[inline(always)]
+    pub fn rip_of(&self, op: &Op) -> u64 {
+        self.cut_ip(self.rip().wrapping_add(u64::from(op.offset)))
+    }
+
+    /// Where the instruction behind the op begins.
+    #[inline(always)]
+    pub fn rip_after(&self, op: &Op) -> u64 {
+        self.cut_ip(self.rip().wrapping_add(u64::from(op.offset) + u64::from(op.len)))
+    }
+
+    /// Cuts an instruction pointer to the code's width.
+    #[inline(always)]
+    pub fn cut_ip(&self, rip: u64) -> u64 {
+        if self.mode.has(Mode::LONG64) {
+            rip
+        } else if self.mode.has(Mode::CODE32) {
+            rip & 0xffff_ffff
+        } else {
+            rip & 0xffff
+        }
+    }
+
+    /// The mailbox of this VP.
+    #[inline(always)]
+    pub fn shared(&self) -> &VpShared {
+        &self.partition.vps[self.index]
+    }
+
+    /// Whether somebody wants something: long instructions stop when they can.
+    #[inline(always)]
+    pub fn must_stop(&self) -> bool {
+        self.shared().requests.load(Ordering::Relaxed) != 0
+    }
+
+    /// Instructions executed so far.
+    pub fn instructions(&self) -> u64 {
+        self.instructions_before + (self.budget_start - self.budget) as u64
+    }
+
+    /// #GP(0).
+    #[cold]
+    pub fn gp(&mut self) -> Fault {
+        self.raise_code(vector::GP, 0)
+    }
+
+    /// Calls an exit. The VP does not count as executing guest code meanwhile.
+    pub fn exit<R>(&mut self, call: impl FnOnce(&mut dyn VpExits) -> R) -> Option<R> {
+        let mut exits = self.exits?;
+        self.native.pause();
+        self.partition.leave_guest(self.index);
+        // SAFETY: set by `run`, which holds the exclusive reference it was made from, for the time of the run; exits
+        // do not run VPs, so there is no second reference.
+        let result = call(unsafe { exits.as_mut() });
+        self.partition.enter_guest(self.index);
+        self.native.resume();
+        self.serve_memory_requests();
+        Some(result)
+    }
+
+    /// Serves those requests that must come before the next guest access.
+    pub fn serve_memory_requests(&mut self) {
+        let wanted = request::MAP | request::FORBID_WRITES;
+        let shared = &self.partition.vps[self.index];
+        if shared.requests.load(Ordering::SeqCst) & wanted == 0 {
+            return;
+        }
+        let requests = shared.requests.fetch_and(!wanted, Ordering::SeqCst);
+        if requests & request::MAP != 0 {
+            self.map = self.partition.map.read().clone();
+            self.flush_tlb();
+        }
+        if requests & request::FORBID_WRITES != 0 {
+            self.mmu.forbid_all_writes();
+        }
+    }
+
+    /// Recomputes the mode word after segments, control registers, EFER or RFLAGS changed, and chooses the TLB.
+    pub fn update_mode(&mut self) {
+        let [es, cs, ss, ds, ..] = &self.segments;
+        let protected = self.cr0 & 1 != 0;
+        let v86 = self.system_flags & rflags::VM != 0;
+        let lma = self.efer & 1 << 10 != 0;
+        let long64 = lma && cs.attributes & bulkhead_engine::Segment::LONG != 0;
+        let big = bulkhead_engine::Segment::BIG;
+        let flat = |segment: &SegmentRegister| segment.base == 0 && segment.low == 0 && segment.high == u32::MAX;
+        let flat_data = |segment: &SegmentRegister| flat(segment) && segment.writable;
+        let bits = [
+            (Mode::LONG64, long64),
+            (Mode::CODE32, !long64 && cs.attributes & big != 0),
+            (Mode::STACK32, !long64 && ss.attributes & big != 0),
+            (Mode::USER, self.cpl == 3),
+            (Mode::PROTECTED, protected && !v86),
+            (Mode::FLAT, !long64 && flat(cs) && flat_data(es) && flat_data(ss) && flat_data(ds)),
+            (Mode::EMULATION, self.cr0 & 1 << 2 != 0),
+            (Mode::TASK_SWITCHED, self.cr0 & 1 << 3 != 0),
+            (Mode::SSE, self.cr4 & 1 << 9 != 0),
+            (Mode::AVX, self.cr4 & 1 << 18 != 0 && self.xcr0 & 6 == 6),
+            (Mode::LMA, lma),
+            (Mode::VIRTUAL_8086, v86),
+            (Mode::MONITOR, self.cr0 & 1 << 1 != 0),
+        ];
+        self.mode = Mode(bits.iter().filter(|(_, on)| *on).map(|(bit, _)| bit).sum());
+        self.select_tlb();
     }
 }

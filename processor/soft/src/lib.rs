@@ -2,15 +2,37 @@
 //!
 //! | to find | look in |
 //! |---|---|
-//! | live state of a VP | `cpu.rs` |
-//! | one decoded instruction, what a handler returns | `op.rs` |
-//! | loads, stores, atomics of guest code | `memory.rs` |
+//! | the engine and partition handles | `partition.rs`; what threads share: `shared.rs`, the memory map: `map.rs` |
+//! | the run loop | `vp.rs`; requests of others and interrupts: `interrupt.rs` |
+//! | live state of a VP | `cpu.rs`; save and restore: `state.rs` |
+//! | guest bytes to ops, the block cache | `decode/`; one op and what a handler returns: `op.rs` |
+//! | loads, stores, atomics of guest code | `memory.rs`; page tables, TLB and slow paths: `mmu/` |
 //! | the semantics of instructions | `ops/` |
+//! | descriptors, far transfers, exceptions | `segment.rs`, `stack.rs`, `transfer.rs`, `exception.rs`, `debug.rs` |
+//! | local APIC | `apic/` |
+//! | MSRs, TSC; what CPUID allows | `msr.rs`, `features.rs` |
 
+mod apic;
 mod cpu;
+mod debug;
+mod decode;
+mod exception;
+mod features;
 mod flags;
 mod int;
+mod interrupt;
+mod map;
 mod memory;
 mod mmu;
+mod msr;
 mod op;
 mod ops;
+mod partition;
+mod segment;
+mod shared;
+mod stack;
+mod state;
+mod transfer;
+mod vp;
+
+pub use partition::{SoftEngine, SoftPartition};

@@ -114,14 +114,17 @@ impl Address for Full {
     }
     #[inline]
     fn linear(cpu: &mut Cpu, seg: u8, offset: u64, size: u64, write: bool) -> Result<u64, Fault> {
-        let segment = &cpu.segments[usize::from(seg)];
-        let linear = segment.base.wrapping_add(offset);
+        let segment = &cpu.segments[usize::from(seg & 7)];
         if cpu.mode.has(Mode::LONG64) {
-            return Ok(linear);
+            // Only FS and GS have a base there.
+            return Ok(if seg & 6 == 4 { segment.base.wrapping_add(offset) } else { offset });
         }
+        let linear = segment.base.wrapping_add(offset);
         let last = offset + (size - 1);
         let allowed = if write { segment.writable } else { segment.readable };
-        if allowed && offset >= u64::from(segment.low) && last <= u64::from(segment.high) {
+        // A segment of 4 GiB has no end: operands at its top continue at its start.
+        let endless = segment.low == 0 && segment.high == u32::MAX;
+        if allowed && (endless || offset >= u64::from(segment.low) && last <= u64::from(segment.high)) {
             return Ok(linear & 0xffff_ffff);
         }
         Err(cpu.segment_violation(seg))
@@ -157,7 +160,7 @@ impl Cpu {
     }
 
     #[inline(always)]
-    fn entry(&self, linear: u64) -> &TlbEntry {
+    pub(crate) fn entry(&self, linear: u64) -> &TlbEntry {
         // SAFETY: `tlb` points to TLB_ENTRIES entries owned by this VP, and `index` is below that.
         unsafe { self.tlb.add(TlbEntry::index(linear)).as_ref() }
     }
@@ -233,7 +236,18 @@ impl Cpu {
     #[inline(always)]
     pub fn update<T: Int, A: Address>(&mut self, op: &Op, change: impl FnOnce(&mut Self, T) -> T) -> Result<(), Fault> {
         let offset = A::offset(self, op);
-        let linear = A::linear(self, op.seg, offset, T::SIZE, true)?;
+        self.update_at::<T, A>(op.seg, offset, change)
+    }
+
+    /// [`Cpu::update`] at an offset of a segment.
+    #[inline(always)]
+    pub fn update_at<T: Int, A: Address>(
+        &mut self,
+        seg: u8,
+        offset: u64,
+        change: impl FnOnce(&mut Self, T) -> T,
+    ) -> Result<(), Fault> {
+        let linear = A::linear(self, seg, offset, T::SIZE, true)?;
         if let Some(pointer) = self.write_hit::<T>(linear) {
             // SAFETY: a TLB write hit means that the page is mapped, writable RAM of the VM.
             unsafe {
@@ -243,17 +257,28 @@ impl Cpu {
             }
             return Ok(());
         }
-        self.probe_write(linear, T::SIZE as u32, op.seg)?;
-        let old = T::from_u64(self.load_slow(linear, T::SIZE as u32, op.seg)?);
+        self.probe_write(linear, T::SIZE as u32, seg)?;
+        let old = T::from_u64(self.load_slow(linear, T::SIZE as u32, seg)?);
         let new = change(self, old);
-        self.store_slow(linear, T::SIZE as u32, op.seg, new.to_u64())
+        self.store_slow(linear, T::SIZE as u32, seg, new.to_u64())
     }
 
     /// LOCKed read-modify-write of the op's memory operand: returns (old, new). `change` may run several times.
     #[inline(always)]
     pub fn update_locked<T: Int, A: Address>(&mut self, op: &Op, change: impl Fn(T) -> T) -> Result<(T, T), Fault> {
         let offset = A::offset(self, op);
-        let linear = A::linear(self, op.seg, offset, T::SIZE, true)?;
+        self.update_locked_at::<T, A>(op.seg, offset, change)
+    }
+
+    /// [`Cpu::update_locked`] at an offset of a segment.
+    #[inline(always)]
+    pub fn update_locked_at<T: Int, A: Address>(
+        &mut self,
+        seg: u8,
+        offset: u64,
+        change: impl Fn(T) -> T,
+    ) -> Result<(T, T), Fault> {
+        let linear = A::linear(self, seg, offset, T::SIZE, true)?;
         if let Some(pointer) = self.write_hit::<T>(linear) {
             // SAFETY: a TLB write hit means that the page is mapped, writable RAM of the VM.
             unsafe {
@@ -269,7 +294,7 @@ impl Cpu {
             }
         }
         let change = |old: u64| change(T::from_u64(old)).to_u64();
-        let (old, new) = self.update_locked_slow(linear, T::SIZE as u32, op.seg, &change)?;
+        let (old, new) = self.update_locked_slow(linear, T::SIZE as u32, seg, &change)?;
         Ok((T::from_u64(old), T::from_u64(new)))
     }
 
@@ -309,5 +334,202 @@ impl Cpu {
     fn stack_after_push<A: Address>(&self, size: u64) -> u64 {
         let pointer = self.regs[4].wrapping_sub(size);
         A::cut_stack_pointer(self, pointer)
+    }
+}
+
+/// Host bytes of guest memory inside one page. Valid until the TLB changes: use it at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pointer: *mut u8,
+    len: usize,
+}
+
+impl Span {
+    /// `len` bytes at `pointer`, which must be mapped guest memory: only the MMU makes spans.
+    pub(crate) fn new(pointer: *mut u8, len: usize) -> Self {
+        Self { pointer, len }
+    }
+
+    /// Bytes in it.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Copies from its start into `bytes` (at most `len`).
+    #[inline]
+    pub fn read(&self, bytes: &mut [u8]) {
+        assert!(bytes.len() <= self.len);
+        // SAFETY: spans are mapped guest memory; `bytes` is ours.
+        unsafe { copy(bytes.as_mut_ptr(), self.pointer, bytes.len()) };
+    }
+
+    /// Copies `bytes` (at most `len`) to its start.
+    #[inline]
+    pub fn write(&self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.len);
+        // SAFETY: spans for writing are mapped writable guest memory; `bytes` is ours.
+        unsafe { copy(self.pointer, bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Copies `count` bytes from the start of `source` as REP MOVSB upwards does: byte after byte, also if they overlap.
+    pub fn copy_forward(&self, source: &Span, count: usize) {
+        assert!(count <= self.len && count <= source.len);
+        // SAFETY: both spans are mapped guest memory of at least `count` bytes; the instruction defines overlaps.
+        unsafe {
+            std::arch::asm!("rep movsb", inout("rcx") count => _, inout("rsi") source.pointer => _,
+                inout("rdi") self.pointer => _, options(nostack, preserves_flags));
+        }
+    }
+
+    /// Fills `count` elements from its start.
+    pub fn fill<T: Int>(&self, count: usize, value: T) {
+        assert!(count <= self.len >> T::LOG);
+        let (pointer, value) = (self.pointer, value.to_u64());
+        // SAFETY: the span is mapped writable guest memory of at least `count` elements.
+        unsafe {
+            match T::BITS {
+                8 => std::arch::asm!("rep stosb", inout("rcx") count => _, inout("rdi") pointer => _,
+                    in("rax") value, options(nostack, preserves_flags)),
+                16 => std::arch::asm!("rep stosw", inout("rcx") count => _, inout("rdi") pointer => _,
+                    in("rax") value, options(nostack, preserves_flags)),
+                32 => std::arch::asm!("rep stosd", inout("rcx") count => _, inout("rdi") pointer => _,
+                    in("rax") value, options(nostack, preserves_flags)),
+                _ => std::arch::asm!("rep stosq", inout("rcx") count => _, inout("rdi") pointer => _,
+                    in("rax") value, options(nostack, preserves_flags)),
+            }
+        }
+    }
+
+    /// Loads element `index`.
+    #[inline(always)]
+    pub fn get<T: Int>(&self, index: usize) -> T {
+        assert!((index + 1) << T::LOG <= self.len);
+        // SAFETY: inside the span, which is mapped guest memory.
+        unsafe { T::load(self.pointer.add(index << T::LOG)) }
+    }
+
+    /// Stores element `index`.
+    #[inline(always)]
+    pub fn set<T: Int>(&self, index: usize, value: T) {
+        assert!((index + 1) << T::LOG <= self.len);
+        // SAFETY: inside the span, which is mapped writable guest memory.
+        unsafe { T::store(self.pointer.add(index << T::LOG), value) }
+    }
+
+    /// Copies `count` elements from the start of `source` as REP MOVS upwards does: element after element, also if they
+    /// overlap.
+    pub fn copy_elements<T: Int>(&self, source: &Span, count: usize) {
+        let distance = (self.pointer as usize).wrapping_sub(source.pointer as usize);
+        if distance == 0 || distance >= T::SIZE as usize {
+            return self.copy_forward(source, count << T::LOG);
+        }
+        for index in 0..count {
+            self.set::<T>(index, source.get::<T>(index));
+        }
+    }
+
+    /// A number of elements from the start (of `count`) that all equal `value`, or with `EQUAL` false that all differ
+    /// from it. Not necessarily the largest.
+    pub fn skip_value<T: Int, const EQUAL: bool>(&self, count: usize, value: T) -> usize {
+        // The value, and the lowest and highest bit, in every lane of a word.
+        let lows = u64::MAX / T::MASK;
+        let (pattern, highs) = (value.to_u64().wrapping_mul(lows), lows << (T::BITS - 1));
+        let words = (count << T::LOG) / 8;
+        let stop = (0..words).find(|&index| {
+            let difference = self.get::<u64>(index) ^ pattern;
+            if EQUAL { difference != 0 } else { difference.wrapping_sub(lows) & !difference & highs != 0 }
+        });
+        (stop.unwrap_or(words) * 8) >> T::LOG
+    }
+
+    /// A number of bytes (of `bytes`) that are equal in both spans, from their starts. Not necessarily the largest.
+    pub fn equal_prefix(&self, other: &Span, bytes: usize) -> usize {
+        let words = bytes / 8;
+        let stop = (0..words).find(|&index| self.get::<u64>(index) != other.get::<u64>(index));
+        stop.unwrap_or(words) * 8
+    }
+
+    /// LOCKed read-modify-write of all its bytes (1, 2, 4, 8).
+    pub(crate) fn update_locked(&self, change: &dyn Fn(u64) -> u64) -> (u64, u64) {
+        match self.len {
+            1 => self.update_int::<u8>(change),
+            2 => self.update_int::<u16>(change),
+            4 => self.update_int::<u32>(change),
+            _ => self.update_int::<u64>(change),
+        }
+    }
+
+    fn update_int<T: Int>(&self, change: &dyn Fn(u64) -> u64) -> (u64, u64) {
+        assert!(T::SIZE as usize <= self.len);
+        // SAFETY: inside the span, which is mapped writable guest memory.
+        unsafe {
+            let mut old = T::load(self.pointer);
+            loop {
+                let new = T::from_u64(change(old.to_u64()));
+                let (found, done) = T::compare_exchange(self.pointer, old, new);
+                if done {
+                    return (old.to_u64(), new.to_u64());
+                }
+                old = found;
+            }
+        }
+    }
+
+    /// LOCK CMPXCHG16B on its 16 aligned bytes: (what was there, replaced).
+    pub(crate) fn compare_exchange_16(&self, current: u128, new: u128) -> (u128, bool) {
+        assert!(self.len >= 16 && (self.pointer as usize).is_multiple_of(16));
+        let (mut low, mut high) = (current as u64, (current >> 64) as u64);
+        let equal: u8;
+        // SAFETY: 16 aligned bytes of mapped writable guest memory. RBX is saved because the compiler reserves it.
+        unsafe {
+            std::arch::asm!("xchg rbx, {new_low}", "lock cmpxchg16b xmmword ptr [{p}]", "sete {equal}",
+                "mov rbx, {new_low}", new_low = inout(reg) new as u64 => _, p = in(reg) self.pointer,
+                equal = out(reg_byte) equal, inout("rax") low, inout("rdx") high,
+                in("rcx") (new >> 64) as u64, options(nostack));
+        }
+        (u128::from(low) | u128::from(high) << 64, equal != 0)
+    }
+
+    /// The host address, for native stubs.
+    pub(crate) fn pointer(&self) -> *mut u8 {
+        self.pointer
+    }
+}
+
+/// Copies bytes between our memory and guest memory that others may be changing. Short lengths are one access each, so
+/// that aligned operands stay atomic.
+///
+/// # Safety
+/// `len` bytes at both pointers are mapped; they do not overlap.
+#[inline]
+unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: all accesses lie in the `len` bytes that the caller vouches for.
+    unsafe {
+        match len {
+            1 => u8::store(to, u8::load(from)),
+            2 => u16::store(to, u16::load(from)),
+            4 => u32::store(to, u32::load(from)),
+            8 => u64::store(to, u64::load(from)),
+            _ => std::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+                options(nostack, preserves_flags)),
+        }
+    }
+}
+
+impl Cpu {
+    /// LOCK CMPXCHG16B of the op's memory operand; the address must be aligned. (What was there, replaced.)
+    pub fn compare_exchange_16<A: Address>(
+        &mut self,
+        op: &Op,
+        current: u128,
+        new: u128,
+    ) -> Result<(u128, bool), Fault> {
+        let offset = A::offset(self, op);
+        let linear = A::linear(self, op.seg, offset, 16, true)?;
+        if linear & 15 != 0 {
+            return Err(self.raise_code(vector::GP, 0));
+        }
+        self.compare_exchange_16_at(linear, op.seg, current, new)
     }
 }

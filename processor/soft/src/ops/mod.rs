@@ -1,8 +1,7 @@
 //! The semantics of instructions: one module per group, each with a `select`.
 
-use crate::cpu::Mode;
-use crate::memory::{Flat, Flat32, Full};
-use crate::op::{Handler, Op};
+use crate::cpu::{Cpu, Mode, vector};
+use crate::op::{Flow, Handler, Op, handler};
 use iced_x86::Instruction;
 
 /// What a group's `select` sees.
@@ -13,8 +12,10 @@ pub(crate) struct Selection<'a> {
     pub mode: Mode,
     /// How the memory operand (or the stack, for instructions that only have an implicit stack operand) is addressed.
     pub address: AddressKind,
-    /// Whether somebody may look at the arithmetic flags that this instruction sets.
-    pub flags_live: bool,
+    /// The instruction's bytes.
+    pub bytes: &'a [u8],
+    /// Native stubs of the partition.
+    pub stubs: &'a NativeTable,
 }
 
 /// The types of [`crate::memory::Address`], as a value.
@@ -49,13 +50,96 @@ macro_rules! by_address {
 }
 pub(crate) use by_address;
 
+mod absolute;
+mod arithmetic;
+mod bits;
+mod condition;
+pub(crate) mod control;
+mod decimal;
+mod exchange;
+mod float_state;
+mod form;
+mod interrupt_flag;
+mod io;
+mod multiply;
+mod native;
+mod segment;
+mod shift;
+mod stack;
+mod string;
+mod system;
+mod transfer;
+mod word;
+
+pub(crate) use native::NativeTable;
+
 /// A group's `select`: the handler of an instruction of the group, or `None`. May adjust the op's fields.
 type Select = fn(&Selection, &mut Op) -> Option<Handler>;
 
 /// All groups, the most frequent first.
-const GROUPS: &[Select] = &[];
+const GROUPS: &[Select] = &[
+    control::select,
+    transfer::select,
+    arithmetic::select,
+    stack::select,
+    shift::select,
+    condition::select,
+    bits::select,
+    multiply::select,
+    exchange::select,
+    string::select,
+    interrupt_flag::select,
+    segment::select,
+    system::select,
+    io::select,
+    float_state::select,
+    native::select,
+    decimal::select,
+];
 
 /// The handler of an instruction; `None` if no group knows it.
 pub(crate) fn select(selection: &Selection, op: &mut Op) -> Option<Handler> {
+    if op.base == Cpu::ABSOLUTE {
+        return absolute::select(selection, op);
+    }
     GROUPS.iter().find_map(|select| select(selection, op))
+}
+
+/// Whether the block must end behind an instruction that is no control transfer: it may change what later instructions
+/// are decoded for, or interrupts must be looked at.
+pub(crate) fn ends_block(instruction: &Instruction) -> bool {
+    system::ends_block(instruction)
+        || interrupt_flag::ends_block(instruction)
+        || io::ends_block(instruction)
+        || segment::ends_block(instruction)
+}
+
+fn raise_undefined(cpu: &mut Cpu, _: &Op) -> Flow {
+    cpu.raise(vector::UD);
+    Flow::Fault
+}
+
+fn raise_too_long(cpu: &mut Cpu, _: &Op) -> Flow {
+    cpu.gp();
+    Flow::Fault
+}
+
+fn raise_unavailable(cpu: &mut Cpu, _: &Op) -> Flow {
+    cpu.raise(vector::NM);
+    Flow::Fault
+}
+
+/// #UD.
+pub(crate) fn undefined() -> Handler {
+    handler(raise_undefined)
+}
+
+/// More than 15 bytes: #GP(0).
+pub(crate) fn too_long() -> Handler {
+    handler(raise_too_long)
+}
+
+/// #NM: x87 or SSE while CR0.TS or CR0.EM is set.
+fn unavailable() -> Handler {
+    handler(raise_unavailable)
 }

@@ -1,0 +1,82 @@
+//! What the guest's CPUID allows: instructions, control register bits, MSRs.
+
+use bulkhead_engine::{CpuidTable, CpuidValue};
+use iced_x86::{CpuidFeature, Instruction};
+
+/// Answers taken from a partition's CPUID table once.
+#[derive(Debug, Clone)]
+pub(crate) struct Features {
+    instructions: bulkhead_native::Features,
+    /// For iced.
+    pub decoder_options: u32,
+    /// 1 GiB pages.
+    pub pages_1g: bool,
+    /// x2APIC mode of the local APIC.
+    pub x2apic: bool,
+    /// Bits that CR4 may have.
+    pub cr4: u64,
+    /// Bits that EFER may have.
+    pub efer: u64,
+    /// Bits that XCR0 may have.
+    pub xcr0: u64,
+    /// IA32_TSC_DEADLINE exists.
+    pub tsc_deadline: bool,
+}
+
+impl Features {
+    /// From a CPUID table.
+    pub fn new(table: &CpuidTable) -> Self {
+        let words = |leaf, subleaf| {
+            let CpuidValue { eax, ebx, ecx, edx } = table.get(leaf, subleaf);
+            [eax, ebx, ecx, edx]
+        };
+        let instructions = bulkhead_native::Features::from_cpuid(words);
+        let bit = |leaf, word: usize, bit: u32| words(leaf, 0)[word] >> bit & 1 != 0;
+        let (b, c, d) = (1, 2, 3);
+        let lzcnt = instructions.has(CpuidFeature::LZCNT);
+        let tzcnt = instructions.has(CpuidFeature::BMI1);
+        let set = |bits: &[(bool, u32)]| bits.iter().map(|&(on, bit)| u64::from(on) << bit).sum::<u64>();
+        // TSD, MCE and PCE do no harm without the feature.
+        let cr4 = set(&[
+            (true, 2),
+            (bit(1, d, 2), 3),
+            (bit(1, d, 3), 4),
+            (bit(1, d, 6), 5),
+            (true, 6),
+            (bit(1, d, 13), 7),
+            (true, 8),
+            (bit(1, d, 24), 9),
+            (bit(1, d, 25), 10),
+            (bit(7, b, 0), 16),
+            (bit(1, c, 26), 18),
+            (bit(7, b, 7), 20),
+        ]);
+        let efer = set(&[
+            (bit(0x8000_0001, d, 11), 0),
+            (bit(0x8000_0001, d, 29), 8),
+            (bit(0x8000_0001, d, 29), 10),
+            (bit(0x8000_0001, d, 20), 11),
+            (bit(0x8000_0021, 0, 8), 21),
+        ]);
+        Self {
+            decoder_options: crate::decode::decoder_options(lzcnt, tzcnt),
+            pages_1g: bit(0x8000_0001, d, 26),
+            x2apic: bit(1, c, 21),
+            cr4,
+            efer,
+            xcr0: u64::from(words(0xd, 0)[0]) & 7,
+            tsc_deadline: bit(1, c, 24),
+            instructions,
+        }
+    }
+
+    /// Whether the guest's processor has the instruction.
+    pub fn allows(&self, instruction: &Instruction) -> bool {
+        self.instructions.allows(instruction.code())
+    }
+
+    /// Whether the guest's processor has a feature.
+    pub fn has(&self, feature: CpuidFeature) -> bool {
+        self.instructions.has(feature)
+    }
+}
