@@ -24,6 +24,8 @@ mod environment;
 mod error;
 mod fault;
 mod features;
+#[doc(hidden)]
+pub mod fuzz;
 mod gather;
 mod lower;
 mod state;

@@ -241,6 +241,8 @@ impl NativeState {
     pub fn to_xsave(&mut self) -> Box<[u8; 832]> {
         let mut area = Box::new([0; 832]);
         self.xsave(&mut area, xsave::ALL, true, 16);
+        // Other readers than us take MXCSR from an area only if SSE is listed.
+        area[512] |= 3;
         area
     }
 

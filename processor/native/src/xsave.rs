@@ -15,8 +15,6 @@ const XMM: usize = 160;
 const HEADER: usize = 512;
 const YMM_HIGH: usize = 576;
 
-const MXCSR_INIT: u32 = 0x1f80;
-
 impl NativeState {
     /// FXSAVE into `out`, of which bytes 416–511 (and XMM8–15 if `registers` is 8) stay as they are.
     ///
@@ -96,12 +94,12 @@ impl NativeState {
         Ok(())
     }
 
-    /// XINUSE: the components that are not in their initial state.
+    /// XINUSE: the components that are not in their initial state. MXCSR belongs to none (SDM vol. 1, 13.6).
     fn in_use(&mut self) -> u64 {
         let used = |range: std::ops::Range<usize>, vectors: &[crate::Vector]| {
             vectors.iter().any(|vector| vector.0[range.clone()].iter().any(|&byte| byte != 0))
         };
-        let sse = used(0..16, &self.vector) || self.mxcsr() != MXCSR_INIT;
+        let sse = used(0..16, &self.vector);
         let avx = used(16..32, &self.vector);
         let mut initial = X87Image([0; 512]);
         initial.init();

@@ -113,6 +113,26 @@ fn flags_go_in_and_out() {
 }
 
 #[test]
+fn random_numbers() {
+    if !is_x86_feature_detected!("rdrand") || !is_x86_feature_detected!("rdseed") {
+        eprintln!("skipped: the host has no RDRAND or RDSEED");
+        return;
+    }
+    let mut machine = Machine::new();
+    let mut seen = std::collections::HashSet::new();
+    for bytes in [&[0x48, 0x0f, 0xc7, 0xf1][..], &[0x48, 0x0f, 0xc7, 0xf9]] {
+        // rdrand rcx, rdseed rcx. RDSEED may be out of entropy for a while: then CF is 0 and the result 0.
+        for _ in 0..100 {
+            assert_eq!(machine.run(bytes), 0);
+            let valid = machine.state.flags & 1 != 0;
+            assert_eq!(valid, machine.gprs[1] != 0);
+            seen.extend(valid.then_some(machine.gprs[1]));
+        }
+    }
+    assert!(seen.len() > 100, "{}", seen.len());
+}
+
+#[test]
 fn exceptions_return_their_vector_and_change_nothing() {
     let mut machine = Machine::new();
     machine.state.set_mxcsr(0x1f80 & !0x200).unwrap(); // divide by zero unmasked
