@@ -19,8 +19,8 @@ pub fn fuzz(data: &[u8]) {
         let (operation, offset) = (access[0], u16::from(access[1] % 12));
         let value = u32::from_le_bytes([access[2], access[3], access[4], access[5]]);
         match operation % 4 {
-            0 => drop(device.port_read(0, offset, 1 << (operation >> 2) % 3)),
-            1 => device.port_write(0, offset, 1 << (operation >> 2) % 3, value),
+            0 => drop(device.port_read(0, offset, 1 << ((operation >> 2) % 3))),
+            1 => device.port_write(0, offset, 1 << ((operation >> 2) % 3), value),
             2 => {
                 let request = u64::from(value) % RAM;
                 let _ = memory.write(request, &access[1..]);
