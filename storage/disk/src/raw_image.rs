@@ -34,6 +34,16 @@ impl RawImage {
         Ok(Self { file, size: Cell::new(size) })
     }
 
+    /// The first `size` bytes of a file as a disk (the data of fixed images).
+    pub fn with_size(file: Rc<dyn File>, size: u64) -> Self {
+        Self { file, size: Cell::new(size) }
+    }
+
+    /// Changes the size that [`RawImage::with_size`] set; the file is the caller's.
+    pub fn set_size(&self, size: u64) {
+        self.size.set(size);
+    }
+
     /// Grows or cuts the disk.
     ///
     /// # Errors
