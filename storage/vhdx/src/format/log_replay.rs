@@ -155,7 +155,8 @@ impl Scanner<'_> {
             if complete && last.sequence > newest {
                 best = run;
             }
-            if head >= length {
+            if head <= start {
+                // The run went over the end of the log to where the scan began.
                 break;
             }
             start = head;
