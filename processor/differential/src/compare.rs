@@ -58,7 +58,9 @@ fn gather(instruction: &Instruction) -> (usize, usize, usize) {
 
 /// The flags that the architecture leaves undefined where the case ended.
 fn undefined_flags(case: &Case, host: &Outcome) -> u64 {
-    let faulting = case.instructions.iter().position(|i| i.ip() == host.registers.rip);
+    // After the INT3 in front of the code, RIP is the first instruction's.
+    let faulted = host.exception.vector != 3;
+    let faulting = case.instructions.iter().position(|i| faulted && i.ip() == host.registers.rip);
     faulting.and_then(|index| case.undefined_before.get(index)).copied().unwrap_or(case.undefined_flags)
 }
 

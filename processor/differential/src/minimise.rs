@@ -79,7 +79,8 @@ fn without(case: &Case, index: usize) -> Option<Case> {
 fn both(case: &Case, host: &mut Host, executor: &mut dyn Executor) -> Option<(Outcome, Outcome)> {
     let cases = std::slice::from_ref(case);
     let host = host.run(cases).ok()?.pop()?;
-    Some((host, executor.run(cases).ok()?.pop()?))
+    executor.load(cases).ok()?;
+    Some((host, executor.run(case).ok()?))
 }
 
 /// How a case fails: both vectors.
@@ -89,7 +90,8 @@ fn failure(case: &Case, host: &mut Host, executor: &mut dyn Executor) -> Option<
     (!differences(case, &host, &other).is_empty()).then_some(vectors)
 }
 
-fn report(case: &Case, host: &mut Host, executor: &mut dyn Executor) -> String {
+/// The case as assembly, and the state before.
+pub(crate) fn describe(case: &Case) -> String {
     let mut text = format!("seed {:#x}, {:?} mode, slot {}\n", case.seed, case.mode, case.slot);
     let mut formatter = IntelFormatter::new();
     for instruction in &case.instructions {
@@ -102,6 +104,11 @@ fn report(case: &Case, host: &mut Host, executor: &mut dyn Executor) -> String {
     }
     let _ = writeln!(text, "before: {}", registers(case, &case.registers));
     let _ = writeln!(text, "memory image {}, patches {:x?}", case.image, case.patches);
+    text
+}
+
+fn report(case: &Case, host: &mut Host, executor: &mut dyn Executor) -> String {
+    let mut text = describe(case);
     match both(case, host, executor) {
         Some((host, other)) => {
             let _ = writeln!(text, "host:   {:x?} {}", host.exception, registers(case, &host.registers));

@@ -1,14 +1,20 @@
 //! A round: many cases on both sides, in batches.
 
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::case::layout::SLOTS;
+use crate::minimise::describe;
 use crate::{Case, Form, Generator, Host, Outcome, differences, minimise};
 
 /// The side under test.
 pub trait Executor {
-    /// Runs cases in order, each in the slot it was made for. At most [`crate::layout::SLOTS`].
-    fn run(&mut self, cases: &[Case]) -> Result<Vec<Outcome>, Box<dyn std::error::Error>>;
+    /// Puts the code of all these cases, at most [`crate::layout::SLOTS`], into place.
+    fn load(&mut self, cases: &[Case]) -> Result<(), Box<dyn Error>>;
+
+    /// Runs one of the loaded cases.
+    fn run(&mut self, case: &Case) -> Result<Outcome, Box<dyn Error>>;
 }
 
 /// What a round found.
@@ -34,7 +40,7 @@ pub fn run_round(
     seed: u64,
     count: u64,
     give_up: usize,
-) -> Result<Round, Box<dyn std::error::Error>> {
+) -> Result<Round, Box<dyn Error>> {
     let forms = generator.forms();
     let mut covered = vec![0; forms.len()];
     let mut failing = std::collections::BTreeSet::new();
@@ -51,7 +57,9 @@ pub fn run_round(
             })
             .collect();
         let on_host = host.run(&cases)?;
-        let here = executor.run(&cases)?;
+        executor.load(&cases)?;
+        // All of them first: minimising a failure overwrites other cases' code.
+        let here: Vec<Outcome> = cases.iter().map(|case| run_guarded(executor, case)).collect::<Result<_, _>>()?;
         for ((case, on_host), here) in cases.iter().zip(&on_host).zip(&here) {
             *round.exceptions.entry(on_host.exception.vector).or_default() += 1;
             if !differences(case, on_host, here).is_empty() {
@@ -68,4 +76,11 @@ pub fn run_round(
     }
     round.covered = forms.into_iter().zip(covered).collect();
     Ok(round)
+}
+
+/// Runs a case; if the executor panics, its state is worth nothing, but the case is.
+fn run_guarded(executor: &mut dyn Executor, case: &Case) -> Result<Outcome, Box<dyn Error>> {
+    catch_unwind(AssertUnwindSafe(|| executor.run(case)))
+        .unwrap_or_else(|_| Err("the executor panicked".into()))
+        .map_err(|error| format!("{error}\n{}", describe(case)).into())
 }

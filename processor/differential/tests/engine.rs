@@ -10,7 +10,7 @@ const CASES: u64 = 200_000;
 /// Cases in a long run.
 const LONG_CASES: u64 = 50_000_000;
 /// Different failures to collect and minimise before giving up.
-const ENOUGH: usize = 8;
+const ENOUGH: usize = 60;
 /// Both cores of the smallest machine that runs the tests.
 const THREADS: u64 = 2;
 
@@ -28,7 +28,10 @@ fn one_thread(seed: u64, count: u64) -> Round {
         features.allows(form.code) && only.as_ref().is_none_or(|only| name.starts_with(only.as_str()))
     };
     let mut generator = Generator::new(wanted);
-    run_round(&mut generator, &mut host, &mut executor, seed, count, ENOUGH).unwrap()
+    match run_round(&mut generator, &mut host, &mut executor, seed, count, ENOUGH) {
+        Ok(round) => round,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 fn random_seed() -> u64 {

@@ -74,6 +74,10 @@ pub fn lowers(code: Code) -> bool {
     let ours = features.iter().any(|feature| FEATURES.contains(feature));
     let known = features.iter().all(|feature| FEATURES.contains(feature) || *feature == CpuidFeature::CMOV);
     let encoding = matches!(info.encoding(), EncodingKind::Legacy | EncodingKind::VEX);
+    // WAIT is as old as the 8086, and so are its features.
+    if code == Code::Wait {
+        return true;
+    }
     encoding && ours && known && info.mode64() && !info.fwait() && !is_state_instruction(code)
 }
 
@@ -134,5 +138,5 @@ pub(crate) fn uses_x87(code: Code) -> bool {
 /// Whether it is an x87 instruction.
 pub(crate) fn is_x87(code: Code) -> bool {
     let x87 = [CpuidFeature::FPU, CpuidFeature::FPU287, CpuidFeature::FPU387];
-    required_features(code).iter().any(|feature| x87.contains(feature))
+    code == Code::Wait || required_features(code).iter().any(|feature| x87.contains(feature))
 }
