@@ -123,6 +123,8 @@ fn fill_memory(op: &mut Op, instruction: &Instruction, rip: u64) {
 
 fn address_size(instruction: &Instruction) -> u8 {
     let register = match instruction.memory_base() {
+        // A vector of indices says nothing about the size.
+        Register::None if instruction.is_vsib() => Register::None,
         Register::None => instruction.memory_index(),
         base => base,
     };
