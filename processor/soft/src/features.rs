@@ -1,7 +1,7 @@
 //! What the guest's CPUID allows: instructions, control register bits, MSRs.
 
 use bulkhead_engine::{CpuidTable, CpuidValue};
-use iced_x86::{CpuidFeature, Instruction};
+use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 
 /// Answers taken from a partition's CPUID table once.
 #[derive(Debug, Clone)]
@@ -70,13 +70,39 @@ impl Features {
         }
     }
 
-    /// Whether the guest's processor has the instruction.
+    /// Whether the guest's processor has the instruction. Encodings that older processors execute as no-operations or
+    /// as another instruction are allowed without their feature.
     pub fn allows(&self, instruction: &Instruction) -> bool {
-        self.instructions.allows(instruction.code())
+        is_hint(instruction.mnemonic()) || self.instructions.allows(instruction.code())
     }
 
     /// Whether the guest's processor has a feature.
     pub fn has(&self, feature: CpuidFeature) -> bool {
         self.instructions.has(feature)
     }
+}
+
+/// Encodings in the no-operation space (0F 0D, 0F 18–1F), and WBNOINVD, which is WBINVD where it is not known.
+pub(crate) fn is_hint(mnemonic: Mnemonic) -> bool {
+    matches!(
+        mnemonic,
+        Mnemonic::Endbr32
+            | Mnemonic::Endbr64
+            | Mnemonic::Rdsspd
+            | Mnemonic::Rdsspq
+            | Mnemonic::Cldemote
+            | Mnemonic::Prefetch
+            | Mnemonic::Prefetchw
+            | Mnemonic::Prefetchwt1
+            | Mnemonic::Prefetchit0
+            | Mnemonic::Prefetchit1
+            | Mnemonic::Bndcl
+            | Mnemonic::Bndcn
+            | Mnemonic::Bndcu
+            | Mnemonic::Bndldx
+            | Mnemonic::Bndmk
+            | Mnemonic::Bndmov
+            | Mnemonic::Bndstx
+            | Mnemonic::Wbnoinvd
+    )
 }

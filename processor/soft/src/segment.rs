@@ -311,7 +311,8 @@ impl Cpu {
             let register = &self.segments[seg];
             let dpl = (register.attributes >> 5 & 3) as u8;
             let conforming = register.attributes & 0x1c == 0x1c;
-            if register.selector & !3 == 0 || !conforming && dpl < self.cpl {
+            // Null selectors stay: in 64-bit mode FS and GS have their base without one.
+            if register.selector & !3 != 0 && !conforming && dpl < self.cpl {
                 self.segments[seg] = SegmentRegister::null(0);
             }
         }

@@ -92,12 +92,8 @@ fn jcc<W: Int, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Flow {
 #[inline(always)]
 fn call<W: Int, A: Address>(cpu: &mut Cpu, op: &Op) -> Flow {
     let target = cpu.rip().wrapping_add(op.imm) & W::MASK;
-    let next = W::from_u64(cpu.rip_after(op));
-    match check_target::<W>(cpu, target).and_then(|()| cpu.push::<W, A>(next)) {
-        Ok(()) => {
-            cpu.set_rip(target);
-            Flow::Taken
-        }
+    match push_and_go::<W, A>(cpu, op, target) {
+        Ok(()) => Flow::Taken,
         Err(Fault) => Flow::Fault,
     }
 }
@@ -119,10 +115,18 @@ fn jump_to<W: Int>(cpu: &mut Cpu, target: W) -> Result<(), Fault> {
 
 #[inline(always)]
 fn call_to<W: Int, A: Address>(cpu: &mut Cpu, op: &Op, target: W) -> Result<(), Fault> {
-    check_target::<W>(cpu, target.to_u64())?;
+    push_and_go::<W, A>(cpu, op, target.to_u64())
+}
+
+/// The return address is written before the target is checked.
+#[inline(always)]
+fn push_and_go<W: Int, A: Address>(cpu: &mut Cpu, op: &Op, target: u64) -> Result<(), Fault> {
+    let pointer = A::cut_stack_pointer(cpu, cpu.regs[4].wrapping_sub(W::SIZE));
     let next = W::from_u64(cpu.rip_after(op));
-    cpu.push::<W, A>(next)?;
-    cpu.set_rip(target.to_u64());
+    cpu.write_at::<W, A>(2, pointer, next)?;
+    check_target::<W>(cpu, target)?;
+    A::set_stack_pointer(cpu, pointer);
+    cpu.set_rip(target);
     Ok(())
 }
 
@@ -293,7 +297,8 @@ fn near_size(s: &Selection) -> u64 {
 
 fn select_conditional(s: &Selection, op: &mut Op) -> Option<Handler> {
     let size = near_size(s);
-    if let Some(condition) = s.condition() {
+    let counts = matches!(s.instruction.mnemonic(), Mnemonic::Loope | Mnemonic::Loopne);
+    if let Some(condition) = s.condition().filter(|_| !counts) {
         return Some(by_condition!(condition, CC => by_width!(size, W => handler(jcc::<W, CC>))));
     }
     op.address_size = counter_size(s.instruction.code())?;
@@ -337,6 +342,10 @@ fn counter_size(code: Code) -> Option<u8> {
 }
 
 fn select_branch(s: &Selection, _: &mut Op) -> Option<Handler> {
+    if s.instruction.op_count() == 0 {
+        // SYSCALL and the like.
+        return None;
+    }
     let call_instruction = s.instruction.mnemonic() == Mnemonic::Call;
     let size = near_size(s);
     Some(match s.instruction.op0_kind() {

@@ -167,10 +167,12 @@ fn arpl<const MEMORY: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
 
 fn bound<T: Int>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
     let offset = Full::offset(cpu, op);
-    let low = cpu.read_at::<T, Full>(op.seg, offset)?.to_i64();
-    let high = cpu.read_at::<T, Full>(op.seg, offset.wrapping_add(T::SIZE) & 0xffff_ffff)?.to_i64();
     let index = cpu.reg::<T>(op.reg).to_i64();
-    if index < low || index > high {
+    if index < cpu.read_at::<T, Full>(op.seg, offset)?.to_i64() {
+        return Err(cpu.raise(vector::BR));
+    }
+    let upper = offset.wrapping_add(T::SIZE) & 0xffff_ffff;
+    if index > cpu.read_at::<T, Full>(op.seg, upper)?.to_i64() {
         return Err(cpu.raise(vector::BR));
     }
     Ok(())

@@ -510,20 +510,13 @@ fn select_by_name(s: &Selection, memory: bool) -> Option<Handler> {
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => fallible(flush_line),
         Mnemonic::Syscall => handler(syscall),
         Mnemonic::Sysenter => handler(sysenter),
-        Mnemonic::Nop
-        | Mnemonic::Pause
-        | Mnemonic::Lfence
-        | Mnemonic::Sfence
-        | Mnemonic::Endbr64
-        | Mnemonic::Endbr32
-        | Mnemonic::Prefetch
-        | Mnemonic::Prefetchw
-        | Mnemonic::Prefetcht0
-        | Mnemonic::Prefetcht1
-        | Mnemonic::Prefetcht2
-        | Mnemonic::Prefetchnta
-        | Mnemonic::Prefetchwt1
-        | Mnemonic::Reservednop => handler(no_operation),
+        Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Lfence | Mnemonic::Sfence | Mnemonic::Reservednop => {
+            handler(no_operation)
+        }
+        Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2 | Mnemonic::Prefetchnta => {
+            handler(no_operation)
+        }
+        hint if crate::features::is_hint(hint) => handler(no_operation),
         Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 | Mnemonic::Vmcall | Mnemonic::Vmmcall | Mnemonic::Rsm => {
             ops::undefined()
         }
