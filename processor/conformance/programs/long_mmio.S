@@ -1,0 +1,28 @@
+# Reads and writes of unmapped memory in all sizes, and a write to read-only memory.
+# mode: long
+# expect: 0x10 0x1312 0x17161514 0x1f1e1d1c 0x33000001 0xd0000020 0x55 0x33000004 0xd0000024 0x11223344 0x33000008 0xd0000028 0xcafe 0x1 0x7 0x33000001 0x40000 0x8 0x7
+.include "long.inc"
+main:
+    movl $0xd0000000, %ebx
+    movzbl 0x10(%rbx), %eax
+    outl %eax, $0x80
+    movzwl 0x12(%rbx), %eax
+    outl %eax, $0x80
+    movl 0x14(%rbx), %eax
+    outl %eax, $0x80
+    movq 0x18(%rbx), %rax
+    shrq $32, %rax
+    outl %eax, $0x80
+    movb $0x55, 0x20(%rbx)
+    movl $0x11223344, 0x24(%rbx)
+    movq $0xcafe, 0x28(%rbx)
+    # 0x40000 becomes ROM.
+    movb $7, 0x40000
+    movl $0x40000, %eax
+    outl %eax, $0xa4
+    movzbl 0x40000, %eax
+    outl %eax, $0x80
+    movb $8, 0x40000
+    movzbl 0x40000, %eax
+    outl %eax, $0x80
+    finish
