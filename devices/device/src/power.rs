@@ -7,7 +7,7 @@ pub enum PowerRequest {
     Reset,
     /// ACPI S5.
     PowerOff,
-    /// Another ACPI sleep state, 1 to 4, that the firmware announced.
+    /// Another sleep type: the number that the firmware's `\_Sx` object gives to a sleep state.
     Sleep(u8),
 }
 
