@@ -174,8 +174,6 @@ pub struct Case {
     pub undefined_flags: u64,
     /// The same before each instruction: what is undefined if that one faults.
     pub undefined_before: Vec<u64>,
-    /// Registers whose value the architecture leaves undefined.
-    pub undefined_gprs: u16,
 }
 
 impl Case {

@@ -89,9 +89,7 @@ pub fn differences(case: &Case, host: &Outcome, other: &Outcome) -> Vec<String> 
     let (a, b) = (&host.registers, &other.registers);
     check(&|| "rip".into(), a.rip & width, b.rip & width);
     for index in 0..case.mode.registers() {
-        if case.undefined_gprs >> index & 1 == 0 {
-            check(&|| format!("gpr {index}"), a.gpr[index] & width, b.gpr[index] & width);
-        }
+        check(&|| format!("gpr {index}"), a.gpr[index] & width, b.gpr[index] & width);
     }
     let flags = FLAGS & !undefined_flags(case, host);
     check(&|| "flags".into(), a.rflags & flags, b.rflags & flags);

@@ -8,6 +8,7 @@ use iced_x86::{
 };
 
 use crate::case::layout::{self, DATA, DATA_SIZE, IMAGES};
+use crate::undefined::UndefinedFlags;
 use crate::{Case, Form, Mode, Random, Registers, forms, refusal};
 
 /// Makes cases; the same seed gives the same case.
@@ -69,9 +70,8 @@ pub(crate) struct Sequence<'a> {
     /// Registers that an instruction has written: their value is not known any more.
     written: u16,
     pub vectors_used: u16,
-    undefined_flags: u32,
+    undefined: UndefinedFlags,
     undefined_before: Vec<u64>,
-    branched: bool,
     /// x87 exceptions may be unmasked.
     x87_unmasked: bool,
     instructions: Vec<Instruction>,
@@ -95,9 +95,8 @@ impl<'a> Sequence<'a> {
             used: 0,
             written: 0,
             vectors_used: 0,
-            undefined_flags: 0,
+            undefined: UndefinedFlags::default(),
             undefined_before: Vec::new(),
-            branched: false,
             x87_unmasked: registers.fcw & 0x3f != 0x3f,
             instructions: Vec::new(),
             code: vec![INT3],
@@ -154,7 +153,7 @@ impl<'a> Sequence<'a> {
         if decoded.code() != code || decoded.len() != bytes.len() || self.code.len() + bytes.len() > ROOM {
             return None;
         }
-        self.undefined_after(&decoded)?;
+        self.undefined_before.push(self.undefined.step(&decoded)?);
         self.note_registers(&decoded);
         self.code.extend_from_slice(&bytes);
         self.instructions.push(decoded);
@@ -230,21 +229,6 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    /// Which flags are undefined after `instruction`; `None` if it would read one.
-    fn undefined_after(&mut self, instruction: &Instruction) -> Option<()> {
-        (instruction.rflags_read() & self.undefined_flags == 0).then_some(())?;
-        self.undefined_before.push(rflags(self.undefined_flags));
-        let defined = instruction.rflags_written() | instruction.rflags_cleared() | instruction.rflags_set();
-        // A count of zero leaves flags alone, and a branch may have skipped this instruction.
-        let certain = !self.branched && !is_counted(instruction);
-        if certain {
-            self.undefined_flags &= !defined;
-        }
-        self.undefined_flags |= instruction.rflags_undefined();
-        self.branched |= instruction.flow_control() != FlowControl::Next;
-        Some(())
-    }
-
     fn note_registers(&mut self, instruction: &Instruction) {
         for used in self.factory.info(instruction).used_registers() {
             let register = used.register();
@@ -270,31 +254,10 @@ impl<'a> Sequence<'a> {
             registers: self.registers,
             image: self.image,
             patches: self.patches,
-            undefined_flags: rflags(self.undefined_flags),
+            undefined_flags: self.undefined.flags(),
             undefined_before: self.undefined_before,
-            undefined_gprs: 0,
         }
     }
-}
-
-/// Shifts and repeated string instructions may execute zero times.
-fn is_counted(instruction: &Instruction) -> bool {
-    use Mnemonic::{Rcl, Rcr, Rol, Ror, Sar, Shl, Shld, Shr, Shrd};
-    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
-    repeated || matches!(instruction.mnemonic(), Rcl | Rcr | Rol | Ror | Sar | Shl | Shld | Shr | Shrd)
-}
-
-/// iced's flag bits at their places in RFLAGS.
-pub(crate) fn rflags(bits: u32) -> u64 {
-    let places = [
-        (RflagsBits::CF, 0),
-        (RflagsBits::PF, 2),
-        (RflagsBits::AF, 4),
-        (RflagsBits::ZF, 6),
-        (RflagsBits::SF, 7),
-        (RflagsBits::OF, 11),
-    ];
-    places.into_iter().filter(|(bit, _)| bits & bit != 0).fold(0, |flags, (_, place)| flags | 1 << place)
 }
 
 fn initial_registers(random: &mut Random, mode: Mode, slot: usize) -> Registers {

@@ -29,6 +29,7 @@ mod random;
 mod round;
 mod stub_executor;
 mod table;
+mod undefined;
 
 pub use case::{Case, Exception, Mode, Outcome, Registers, layout};
 pub use compare::differences;

@@ -6,6 +6,7 @@ use iced_x86::{Decoder, DecoderOptions, Encoder, Formatter, IntelFormatter};
 
 use crate::case::layout;
 use crate::round::Executor;
+use crate::undefined::UndefinedFlags;
 use crate::{Case, Host, Outcome, Registers, differences};
 
 /// Drops instructions, then neutralises registers, as long as the case still fails; returns it with its report.
@@ -60,7 +61,8 @@ fn simplifications() -> Vec<Simplification> {
 fn without(case: &Case, index: usize) -> Option<Case> {
     let mut shorter = case.clone();
     shorter.instructions.remove(index);
-    shorter.undefined_before.remove(index);
+    shorter.undefined_before.clear();
+    let mut undefined = UndefinedFlags::default();
     let start = layout::slot(case.slot);
     let mut code = vec![0xcc];
     for instruction in &mut shorter.instructions {
@@ -69,8 +71,10 @@ fn without(case: &Case, index: usize) -> Option<Case> {
         encoder.encode(instruction, address).ok()?;
         let bytes = encoder.take_buffer();
         *instruction = Decoder::with_ip(case.mode.bits(), &bytes, address, DecoderOptions::NONE).decode();
+        shorter.undefined_before.push(undefined.step(instruction)?);
         code.extend_from_slice(&bytes);
     }
+    shorter.undefined_flags = undefined.flags();
     code.push(0xcc);
     shorter.code = code;
     Some(shorter)
