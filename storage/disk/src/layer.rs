@@ -114,6 +114,11 @@ pub trait Layer {
         Uuid::nil()
     }
 
+    /// The [`Layer::link_id`] that the image will have after its first change since it was opened (formats that change it).
+    fn next_link_id(&self) -> Uuid {
+        self.link_id()
+    }
+
     /// The timestamp that VHD children compare.
     fn link_timestamp(&self) -> Option<u32> {
         None

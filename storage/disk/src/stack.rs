@@ -19,6 +19,8 @@ pub struct Stack {
     writes: Cell<u64>,
     paused: Cell<u32>,
     changed: Notify,
+    /// What was written since [`Stack::track_writes`].
+    written: RefCell<Option<Vec<Range<u64>>>>,
 }
 
 /// Holds new writes back until dropped.
@@ -31,6 +33,32 @@ impl Drop for WritePause<'_> {
         self.stack.paused.set(self.stack.paused.get() - 1);
         self.stack.changed.notify_all();
     }
+}
+
+/// Ranges after which tracked writes are merged.
+const TRACKED: usize = 64 << 10;
+
+/// Notes a range as written when the write ends, also by being dropped.
+struct Noted<'a> {
+    stack: &'a Stack,
+    range: Range<u64>,
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        self.stack.note_written(&self.range);
+    }
+}
+
+fn merge_ranges(ranges: &mut Vec<Range<u64>>) {
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, last| {
+        let touches = next.start <= last.end;
+        if touches {
+            last.end = last.end.max(next.end);
+        }
+        touches
+    });
 }
 
 /// Counts a write in flight.
@@ -67,6 +95,30 @@ impl Stack {
             writes: Cell::new(0),
             paused: Cell::new(0),
             changed: Notify::default(),
+            written: RefCell::new(None),
+        }
+    }
+
+    /// Starts to remember which ranges are written, or stops.
+    pub fn track_writes(&self, on: bool) {
+        *self.written.borrow_mut() = on.then(Vec::new);
+    }
+
+    /// The ranges written (or cleared, or tried to) since the last call or since tracking began: merged, in order. Writes in
+    /// flight come with the next call.
+    pub fn take_written(&self) -> Vec<Range<u64>> {
+        let mut ranges = self.written.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default();
+        merge_ranges(&mut ranges);
+        ranges
+    }
+
+    fn note_written(&self, range: &Range<u64>) {
+        if let Some(written) = &mut *self.written.borrow_mut() {
+            written.push(range.clone());
+            // Many writes to few places must not fill the memory.
+            if written.len().is_multiple_of(TRACKED) {
+                merge_ranges(written);
+            }
         }
     }
 
@@ -188,6 +240,7 @@ impl Stack {
         };
         let in_place = plan.guard.is_none() && plan.stable_in_place;
         let durability = if fua && in_place { Durability::Stable } else { Durability::Cached };
+        let _written = Noted { stack: self, range: range.clone() };
         let mut completion = write_extents(&top.file(), &plan.extents, buffer, durability).await;
         if completion.result.is_ok() {
             completion.result = async {
@@ -211,6 +264,7 @@ impl Stack {
     async fn zero(&self, range: Range<u64>, mode: ZeroMode, fua: bool) -> Result<()> {
         let _in_flight = self.begin_write().await;
         let top = self.top();
+        let _written = Noted { stack: self, range: range.clone() };
         let result = top.zero(range.clone(), mode).await;
         if self.is_chain() {
             self.owners.forget(&range);

@@ -2,7 +2,10 @@
 
 use super::{Inner, Vhdx};
 use crate::format::parent_locator::key;
-use bulkhead_disk::{DiskFacts, Extent, File, Layer, LocalFuture, ParentLink, Result, WritePlan, ZeroMode};
+use bulkhead_disk::{
+    DiskFacts, Extent, File, FileExtent, Layer, LocalFuture, ParentLink, Place, Result, WritePlan, ZeroMode,
+};
+use std::future::ready;
 use std::ops::Range;
 use std::rc::Rc;
 use uuid::Uuid;
@@ -47,6 +50,10 @@ impl Layer for Vhdx {
     }
 
     fn resolve(&self, range: Range<u64>) -> LocalFuture<'_, Result<Vec<Extent>>> {
+        if let Some(offset) = self.inner.present_at(&range) {
+            let extent = Extent { len: range.end - range.start, place: Place::File(offset) };
+            return Box::pin(ready(Ok(vec![extent])));
+        }
         Box::pin(async move { self.inner.named(self.inner.resolve(range).await) })
     }
 
@@ -55,6 +62,13 @@ impl Layer for Vhdx {
     }
 
     fn plan_write(&self, range: Range<u64>) -> LocalFuture<'_, Result<WritePlan>> {
+        if self.inner.takes_data()
+            && let Some(offset) = self.inner.present_at(&range)
+        {
+            let extents = vec![FileExtent { len: range.end - range.start, offset }];
+            let stable_in_place = self.inner.is_settled();
+            return Box::pin(ready(Ok(WritePlan { extents, guard: None, stable_in_place })));
+        }
         Box::pin(async move { self.inner.named(self.inner.plan_write(range).await) })
     }
 
@@ -72,6 +86,10 @@ impl Layer for Vhdx {
 
     fn link_id(&self) -> Uuid {
         self.inner.state.borrow().header.data_write_guid
+    }
+
+    fn next_link_id(&self) -> Uuid {
+        Self::next_link_id(self)
     }
 
     fn parent_link(&self) -> Option<ParentLink> {
