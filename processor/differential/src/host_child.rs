@@ -159,12 +159,22 @@ extern "C" fn handler(_signal: c_int, _info: *mut libc::siginfo_t, context: *mut
         };
         shared.current.store(next, Ordering::Relaxed);
         if next < shared.count {
+            clear_sticky_flags();
             let Shared { images, entries, .. } = shared;
             start(&entries[next as usize], images, registers, area);
         } else {
             *registers = shared.home;
             load_area(&Registers::initial(), area);
         }
+    }
+}
+
+/// NT and ID, which a case may have popped: `sigreturn` does not load them from the frame, so they would stay for all
+/// later cases.
+fn clear_sticky_flags() {
+    // SAFETY: changes two flags that mean nothing to user programs.
+    unsafe {
+        std::arch::asm!("pushfq", "and dword ptr [rsp], {keep}", "popfq", keep = const !0x0020_4000_u32 as i32);
     }
 }
 

@@ -67,9 +67,9 @@ fn aam(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
 
 fn aad(cpu: &mut Cpu, op: &Op) -> Flow {
     let (tens, ones): (u8, u8) = (cpu.reg(AH), cpu.reg(AL));
-    let value = ones.wrapping_add(tens.wrapping_mul(op.imm as u8));
+    let (value, flags) = Word::add(ones, tens.wrapping_mul(op.imm as u8));
     cpu.set_reg(AX, u16::from(value));
-    cpu.flags = value.test(value);
+    cpu.flags = flags;
     Flow::Next
 }
 
