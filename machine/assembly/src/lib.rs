@@ -1,6 +1,31 @@
 //! A machine: the memory, processors, chipset and devices of one VM, assembled from its description.
+//!
+//! [`Machine`] owns everything but the threads: its worker runs the VPs with [`Machine::exits`], carries out what the guest
+//! asks of the machine as a whole, and connects the devices in [`Handles`] to the outside.
+//!
+//! | to … | look at |
+//! |---|---|
+//! | add a device | `catalog.rs`, the one table of all devices |
+//! | see where things are | `layout.rs` |
+//! | change what firmware is told | `firmware.rs`, `acpi/`, `smbios.rs` |
+//! | start another kind of kernel | `boot/` |
 
 pub mod acpi;
+mod board;
 pub mod boot;
+mod catalog;
+mod error;
+mod exits;
+mod firmware;
 pub mod layout;
+mod machine;
+mod resources;
+pub mod saved_state;
 pub mod smbios;
+mod windows;
+
+pub use board::AnyDevice;
+pub use error::MachineError;
+pub use exits::{ExitCounters, Exits};
+pub use machine::{Handles, Machine, MachineConfig};
+pub use resources::{FIRMWARE, Resources, VGA_FIRMWARE};

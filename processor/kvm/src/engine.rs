@@ -56,6 +56,17 @@ impl KvmEngine {
         Ok(Self { kvm: Arc::new(kvm), supported: cpuid::from_kvm(&leaves) })
     }
 
+    /// Rate at which the TSC of guests counts, in Hz: the host's.
+    ///
+    /// # Errors
+    /// `Host` when the kernel makes no VM to ask, or does not know.
+    pub fn tsc_hz(&self) -> Result<u64, EngineError> {
+        let vm = self.kvm.create_vm().map_err(host_error("KVM_CREATE_VM"))?;
+        let vcpu = vm.create_vcpu(0).map_err(host_error("KVM_CREATE_VCPU"))?;
+        let khz = vcpu.get_tsc_khz().map_err(host_error("KVM_GET_TSC_KHZ"))?;
+        Ok(u64::from(khz) * 1000)
+    }
+
     /// The open device.
     pub(crate) fn kvm(&self) -> &Kvm {
         &self.kvm

@@ -8,6 +8,7 @@ use crate::layout;
 use acpi_tables::fadt::{FADT, FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::{Aml, AmlSink};
+use bulkhead_pci::PowerManagement;
 
 pub use loader::{LoaderFiles, RSDP_FILE, TABLE_LOADER_FILE, TABLES_FILE};
 
@@ -109,6 +110,10 @@ fn fadt(facs: usize, dsdt: usize) -> FADT {
         .flag(Flags::ProcC1)
         .flag(Flags::SlpButton)
         .flag(Flags::ResetRegSup);
+    // The BIOS leaves ACPI mode off; this port and these values switch it.
+    let (on, off) = PowerManagement::SMI_COMMANDS;
+    fadt.smi_cmd = 0xb2.into();
+    (fadt.acpi_enable, fadt.acpi_disable) = (on, off);
     fadt.sci_int = u16::from(layout::SCI).into();
     fadt.pm1a_evt_blk = pm.into();
     fadt.pm1a_cnt_blk = (pm + 4).into();

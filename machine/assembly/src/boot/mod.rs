@@ -4,12 +4,14 @@
 //! The plan is carried out by [`Plan::write`]; nothing here trusts a length or address of the image.
 
 mod bzimage;
+mod devices;
 mod elf;
 mod firmware_tables;
 mod multiboot;
 mod plan;
 mod pvh;
 
+pub use devices::set_up_devices;
 pub use firmware_tables::FirmwareTables;
 pub use plan::{Plan, PlanError};
 

@@ -1,0 +1,140 @@
+//! What can be said on the command line.
+
+use bulkhead_vm_description::{ImageFormat, Size};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Options of `bulkhead boot`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The guest's first serial port is this terminal: Ctrl-A X ends the VM, Ctrl-A Ctrl-A types a Ctrl-A.\n\
+    Exit codes: 0 power-off or end by you, 1 failed, 2 usage; with --no-reboot 10 on guest reset, 11 on triple fault;\n\
+    with --test-devices twice the value at the exit port plus 1."
+)]
+pub struct Arguments {
+    /// What executes the guest: auto, soft, kvm
+    #[arg(long, default_value = "auto", value_name = "ENGINE")]
+    pub engine: String,
+    /// Virtual processors
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub cpus: u32,
+    /// RAM
+    #[arg(long, default_value = "512M", value_name = "SIZE")]
+    pub memory: Size,
+    /// Features of the processors: v2 (SSE4.2), v3 (AVX2)
+    #[arg(long, default_value = "v2", value_name = "LEVEL")]
+    pub cpu_level: String,
+    /// Start this kernel without firmware: Linux bzImage, PVH ELF, multiboot
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["firmware", "boot"])]
+    pub kernel: Option<PathBuf>,
+    /// Its initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+    /// Its command line
+    #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+    /// Firmware: bios
+    #[arg(long, value_name = "KIND")]
+    pub firmware: Option<String>,
+    /// Where to boot from first: disk, cd, floppy
+    #[arg(long, value_name = "SOURCE")]
+    pub boot: Option<String>,
+    /// A hard disk: [ide:]PATH[,format=raw][,ro]
+    #[arg(long, value_name = "DISK")]
+    pub disk: Vec<String>,
+    /// A CD or DVD in a drive of its own
+    #[arg(long, value_name = "ISO")]
+    pub cdrom: Vec<PathBuf>,
+    /// A floppy image in drive A
+    #[arg(long, value_name = "IMAGE")]
+    pub floppy: Option<PathBuf>,
+    /// A network adapter: none
+    #[arg(long, value_name = "SWITCH")]
+    pub nic: Vec<String>,
+    /// Serial ports: stdio, file:PATH, unix:PATH, none; the first is COM1, the second COM2
+    #[arg(long, value_name = "PORT")]
+    pub serial: Vec<String>,
+    /// Write what the run took to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
+    /// One thread, and time that counts instructions: every run is the same
+    #[arg(long)]
+    pub deterministic: bool,
+    /// End the VM when the guest resets itself
+    #[arg(long)]
+    pub no_reboot: bool,
+    /// Name of the VM, for people
+    #[arg(long, default_value = "boot", value_name = "NAME")]
+    pub name: String,
+    /// Id of the VM; a new one if not given
+    #[arg(long, value_name = "UUID")]
+    pub id: Option<String>,
+    /// Add the debug ports of bare-metal test programs: exit at F4h, console at E9h
+    #[arg(long)]
+    pub test_devices: bool,
+    /// Num Lock is on after power-on
+    #[arg(long)]
+    pub num_lock: bool,
+    /// SIGTERM saves the VM into this folder instead of ending it (files vm.state and vm.memory)
+    #[arg(long, value_name = "FOLDER")]
+    pub save_to: Option<PathBuf>,
+    /// Continue the VM that was saved into this folder; the other options must be those of the saved VM
+    #[arg(long, value_name = "FOLDER")]
+    pub resume: Option<PathBuf>,
+}
+
+/// `[ide:]PATH[,format=F][,ro]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskArgument {
+    /// `ide` or `scsi`.
+    pub bus: String,
+    pub path: PathBuf,
+    pub format: Option<ImageFormat>,
+    pub read_only: bool,
+}
+
+impl std::str::FromStr for DiskArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DiskArgument, String> {
+        let (bus, rest) = match text.split_once(':') {
+            Some((bus @ ("ide" | "scsi"), rest)) => (bus, rest),
+            _ => ("ide", text),
+        };
+        let mut disk = DiskArgument { bus: bus.into(), path: PathBuf::new(), format: None, read_only: false };
+        // Options stand at the end, so that a path may contain commas.
+        let mut path = rest;
+        while let Some((front, option)) = path.rsplit_once(',') {
+            match option.split_once('=') {
+                _ if option == "ro" => disk.read_only = true,
+                Some(("format", format)) => disk.format = Some(format.parse()?),
+                _ => break,
+            }
+            path = front;
+        }
+        if path.is_empty() {
+            return Err(format!("--disk {text}: the path is missing; write ide:PATH[,format=raw][,ro]"));
+        }
+        disk.path = path.into();
+        Ok(disk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DiskArgument;
+    use bulkhead_vm_description::ImageFormat;
+
+    #[test]
+    fn disks_are_read_with_their_options() {
+        let disk = |text: &str| text.parse::<DiskArgument>();
+        let plain = disk("a/b.img").unwrap();
+        assert_eq!((plain.bus.as_str(), plain.path.to_str(), plain.format), ("ide", Some("a/b.img"), None));
+        let full = disk("ide:x,y.bin,format=vhd,ro").unwrap();
+        assert_eq!((full.path.to_str(), full.format, full.read_only), (Some("x,y.bin"), Some(ImageFormat::Vhd), true));
+        assert_eq!(disk("scsi:a").unwrap().bus, "scsi");
+        assert!(disk("ide:").unwrap_err().contains("path is missing"));
+        assert!(disk("a,format=xyz").unwrap_err().contains("xyz"));
+        assert_eq!(disk("c:disk").unwrap().path.to_str(), Some("c:disk"));
+    }
+}

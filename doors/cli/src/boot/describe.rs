@@ -1,0 +1,150 @@
+//! From arguments to a VM description. What this build lacks is refused here.
+
+use super::arguments::{Arguments, DiskArgument};
+use crate::exit::Failure;
+use bulkhead_ids::VmId;
+use bulkhead_vm_description::{
+    BootSource, CpuLevel, DirectKernel, DriveKind, EngineChoice, Floppy, IdeDrive, ImageFormat, Medium,
+    SerialConnection, SerialPort, VmDescription,
+};
+use std::path::Path;
+
+/// The description that the arguments ask for.
+///
+/// # Errors
+/// Exit code 2: wrong values, limits, and what this build does not support.
+pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
+    let id = match &arguments.id {
+        Some(text) => text.parse().map_err(|error| Failure::Usage(format!("--id: {error}")))?,
+        None => VmId::new(),
+    };
+    let mut vm = VmDescription::new(id, arguments.name.clone(), arguments.memory);
+    vm.processor.count = arguments.cpus;
+    vm.processor.level = cpu_level(&arguments.cpu_level)?;
+    vm.processor.engine = engine(&arguments.engine)?;
+    vm.processor.deterministic = arguments.deterministic;
+    vm.boot.no_reboot = arguments.no_reboot;
+    vm.boot.num_lock = arguments.num_lock;
+    vm.test_devices = arguments.test_devices;
+    boot(arguments, &mut vm)?;
+    drives(arguments, &mut vm)?;
+    serial(arguments, &mut vm)?;
+    if let Some(nic) = arguments.nic.iter().find(|nic| nic.as_str() != "none") {
+        return Err(Failure::unsupported(&format!("--nic {nic}"), "network adapters that are: none"));
+    }
+    vm.check().map_err(|limit| Failure::Usage(limit.to_string()))?;
+    Ok(vm)
+}
+
+fn cpu_level(text: &str) -> Result<CpuLevel, Failure> {
+    match text {
+        "v2" => Ok(CpuLevel::V2),
+        "v3" => Ok(CpuLevel::V3),
+        other => Err(Failure::unsupported(&format!("--cpu-level {other}"), "levels that are: v2, v3")),
+    }
+}
+
+fn engine(text: &str) -> Result<EngineChoice, Failure> {
+    let all = [EngineChoice::Auto, EngineChoice::Soft, EngineChoice::Kvm];
+    let found = all.into_iter().find(|engine| engine.name() == text);
+    found.ok_or_else(|| Failure::unsupported(&format!("--engine {text}"), "engines that are: auto, soft, kvm"))
+}
+
+fn boot(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> {
+    match arguments.firmware.as_deref() {
+        None | Some("bios") => {}
+        Some(other) => {
+            return Err(Failure::unsupported(&format!("--firmware {other}"), "firmware that is: bios"));
+        }
+    }
+    let first = match arguments.boot.as_deref() {
+        None => None,
+        Some("disk") => Some(BootSource::Disk),
+        Some("cd") => Some(BootSource::Cd),
+        Some("floppy") => Some(BootSource::Floppy),
+        Some(other) => {
+            return Err(Failure::unsupported(&format!("--boot {other}"), "boot sources that are: disk, cd, floppy"));
+        }
+    };
+    if let Some(first) = first {
+        vm.boot.order.retain(|source| *source != first);
+        vm.boot.order.insert(0, first);
+    }
+    vm.direct_kernel = arguments.kernel.as_deref().map(|kernel| DirectKernel {
+        kernel: name(kernel),
+        initrd: arguments.initrd.as_deref().map(name),
+        command_line: arguments.cmdline.clone().unwrap_or_default(),
+    });
+    Ok(())
+}
+
+/// Disks fill the places from the first one on, CD drives from the third one on, as PCs have them; then what is free.
+fn drives(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> {
+    const PLACES: [(u8, u8); 4] = [(0, 0), (0, 1), (1, 0), (1, 1)];
+    let mut place = |kind: DriveKind, medium: Medium, preferred: [usize; 4]| {
+        let free = preferred.into_iter().map(|at| PLACES[at]).find(|(c, d)| vm.ide_drive(*c, *d).is_none());
+        let (controller, device) = free.ok_or_else(|| {
+            let count = arguments.disk.len() + arguments.cdrom.len();
+            Failure::Usage(format!(
+                "{count} IDE drives are asked for; there are 2 controllers with 2 places each, 4 in all"
+            ))
+        })?;
+        vm.ide.push(IdeDrive { controller, device, kind, medium: Some(medium) });
+        Ok::<(), Failure>(())
+    };
+    for text in &arguments.disk {
+        let disk: DiskArgument = text.parse().map_err(Failure::Usage)?;
+        if disk.bus != "ide" {
+            return Err(Failure::unsupported(&format!("--disk {}:", disk.bus), "disk buses that are: ide"));
+        }
+        let medium = Medium { file: name(&disk.path), format: disk.format, read_only: disk.read_only };
+        check_format(&medium)?;
+        place(DriveKind::Disk, medium, [0, 1, 2, 3])?;
+    }
+    for path in &arguments.cdrom {
+        let medium = Medium { file: name(path), format: Some(ImageFormat::Raw), read_only: true };
+        place(DriveKind::Cd, medium, [2, 3, 1, 0])?;
+    }
+    vm.floppy = arguments.floppy.as_deref().map(|path| Floppy {
+        medium: Some(Medium { file: name(path), format: Some(ImageFormat::Raw), read_only: false }),
+    });
+    Ok(())
+}
+
+fn check_format(medium: &Medium) -> Result<(), Failure> {
+    match medium.format() {
+        ImageFormat::Raw => Ok(()),
+        other => {
+            let what = format!("the disk format {} of {}", other.name(), medium.file);
+            Err(Failure::unsupported(&what, "disk formats that are: raw"))
+        }
+    }
+}
+
+fn serial(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> {
+    let given = &arguments.serial;
+    if given.len() > 2 {
+        return Err(Failure::Usage(format!("--serial is given {} times; a VM has two serial ports", given.len())));
+    }
+    let default = ["stdio".to_owned()];
+    let ports = if given.is_empty() { &default[..] } else { given };
+    for (port, text) in (1..).zip(ports) {
+        let connection = match text.split_once(':') {
+            None if text == "stdio" => SerialConnection::Stdio,
+            None if text == "none" => continue,
+            Some(("file", path)) if !path.is_empty() => SerialConnection::File(path.into()),
+            Some(("unix", path)) if !path.is_empty() => SerialConnection::Unix(path.into()),
+            _ => {
+                let message = format!("--serial {text}: write stdio, file:PATH, unix:PATH or none");
+                return Err(Failure::Usage(message));
+            }
+        };
+        vm.serial.push(SerialPort { port, connection });
+    }
+    Ok(())
+}
+
+/// A path as the name of a file in the description.
+fn name(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

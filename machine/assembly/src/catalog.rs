@@ -1,0 +1,184 @@
+//! The one table of all devices that a machine can have. A device is a function that puts it on the [`Board`], if the
+//! description has it, in the state after power-on or restored.
+
+use crate::MachineError;
+use crate::board::Board;
+use crate::{firmware, layout};
+use bulkhead_device::{Line, PciAddress};
+use bulkhead_fw_cfg::FwCfg;
+use bulkhead_ide::{DriveConfig, IdeController};
+use bulkhead_pci::{ConfigPorts, HostBridge, IsaBridge, PciInterrupts, PowerManagement};
+use bulkhead_rtc::Rtc;
+use bulkhead_serial::Serial;
+use bulkhead_timers::{Hpet, HpetLines, Pit};
+use bulkhead_vm_description::DriveKind;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+type Attach = fn(&mut Board<'_>) -> Result<(), MachineError>;
+
+/// Name for people, and what puts it on the board. The order is that of resets and saves.
+pub(crate) const CATALOG: &[(&str, Attach)] = &[
+    ("interrupt controllers", interrupt_controllers),
+    ("interval timer, HPET, clock", timers),
+    ("PCI bridges and power management", pci_bridges),
+    ("IDE controller", ide_controller),
+    ("serial ports", serial_ports),
+    ("firmware configuration", firmware_configuration),
+];
+
+/// The PIC and the I/O APIC are made before all others, because lines lead to them; here they get their addresses.
+fn interrupt_controllers(board: &mut Board<'_>) -> Result<(), MachineError> {
+    use bulkhead_interrupt_controllers::Pic;
+    let (pic, ioapic) = (board.pic.clone(), board.ioapic.clone());
+    board.ports.map(0x20..=0x21, &pic, Pic::PRIMARY)?;
+    board.ports.map(0xa0..=0xa1, &pic, Pic::SECONDARY)?;
+    board.ports.map(0x4d0..=0x4d1, &pic, Pic::ELCR)?;
+    board.mmio.map(layout::IOAPIC..layout::IOAPIC + 0x1000, &ioapic, 0)?;
+    board.keep(pic);
+    board.keep(ioapic);
+    Ok(())
+}
+
+/// The HPET stands between the PIT and RTC and their interrupts, so that its legacy mode can take them over.
+fn timers(board: &mut Board<'_>) -> Result<(), MachineError> {
+    let reactor = board.reactor.clone();
+    let lines = HpetLines {
+        irq0: board.lines.line(0),
+        irq8: board.lines.line(8),
+        pins: std::array::from_fn(|pin| board.lines.line(20 + pin as u32)),
+    };
+    let hpet = match board.state("hpet")? {
+        Some(state) => Hpet::restore("hpet", &reactor, lines, &state)?,
+        None => Hpet::new("hpet", &reactor, lines),
+    };
+    let pit_line = Line::new(hpet.clone(), Hpet::PIT);
+    let pit = match board.state("pit")? {
+        Some(state) => Pit::restore("pit", &reactor, pit_line, &state)?,
+        None => Pit::new("pit", &reactor, pit_line),
+    };
+    let rtc_line = Line::new(hpet.clone(), Hpet::RTC);
+    let rtc = match board.state("rtc")? {
+        Some(state) => Rtc::restore("rtc", &reactor, rtc_line, &state)?,
+        None => {
+            let rtc = Rtc::new("rtc", &reactor, rtc_line, board.config.wall_clock);
+            for (index, value) in firmware::cmos(board.vm, board.ram) {
+                rtc.lock().set_memory(index, value);
+            }
+            rtc
+        }
+    };
+    board.mmio.map(layout::HPET..layout::HPET + 0x400, &hpet, 0)?;
+    board.ports.map(0x40..=0x43, &pit, Pit::COUNTERS)?;
+    board.ports.map(0x61..=0x61, &pit, Pit::CONTROL)?;
+    board.ports.map(0x70..=0x71, &rtc, Rtc::LOW)?;
+    board.ports.map(0x72..=0x73, &rtc, Rtc::HIGH)?;
+    board.keep(hpet);
+    board.keep(pit);
+    board.handles.rtc = Some(board.keep(rtc));
+    Ok(())
+}
+
+/// Device and function on PCI bus 0.
+const fn at(device: u8, function: u8) -> PciAddress {
+    PciAddress { device, function }
+}
+
+fn pci_bridges(board: &mut Board<'_>) -> Result<(), MachineError> {
+    let power = board.config.power.clone();
+    let ports = match board.state("pci")? {
+        Some(state) => ConfigPorts::restore("pci", &board.pci, power.clone(), &state)?,
+        None => ConfigPorts::new("pci", &board.pci, power.clone()),
+    };
+    let ports = Arc::new(Mutex::new(ports));
+    board.ports.map(0xcf8..=0xcff, &ports, 0)?;
+    board.keep(ports);
+
+    let windows = board.windows.clone();
+    let host = match board.state("host_bridge")? {
+        Some(state) => HostBridge::restore("host_bridge", windows, &state)?,
+        None => HostBridge::new("host_bridge", windows),
+    };
+    let host = Arc::new(Mutex::new(host));
+    board.pci.add(at(0, 0), &host)?;
+    board.keep(host);
+
+    let irqs = std::array::from_fn(|irq| board.lines.line(irq as u32));
+    let isa = match board.state("isa_bridge")? {
+        Some(state) => IsaBridge::restore("isa_bridge", irqs, &state)?,
+        None => IsaBridge::new("isa_bridge", irqs),
+    };
+    let isa = Arc::new(Mutex::new(isa));
+    board.pci.add(at(1, 0), &isa)?;
+    board.pci_interrupts = Some(PciInterrupts::new(&isa));
+    board.keep(isa);
+
+    let (reactor, sci) = (board.reactor.clone(), board.lines.line(layout::SCI.into()));
+    let function = match board.state("power_management")? {
+        Some(state) => PowerManagement::restore("power_management", &reactor, &board.ports, sci, power, &state)?,
+        None => PowerManagement::new("power_management", &reactor, &board.ports, sci, power),
+    };
+    board.ports.map(0xb2..=0xb3, &function, PowerManagement::SMI)?;
+    board.pci.add(at(1, 3), &function)?;
+    board.handles.power_management = Some(board.keep(function));
+    Ok(())
+}
+
+fn ide_controller(board: &mut Board<'_>) -> Result<(), MachineError> {
+    let wiring = bulkhead_ide::Wiring {
+        reactor: board.reactor.clone(),
+        memory: board.memory.clone(),
+        ports: board.ports.clone(),
+        irqs: [board.lines.line(14), board.lines.line(15)],
+    };
+    let mut drives: [[Option<DriveConfig>; 2]; 2] = Default::default();
+    for drive in &board.vm.ide {
+        let medium = drive.medium.as_ref().map(|medium| board.config.resources.disk(&medium.file)).transpose()?;
+        let place = &mut drives[usize::from(drive.controller)][usize::from(drive.device)];
+        *place = match (drive.kind, medium) {
+            (DriveKind::Disk, medium) => medium.map(DriveConfig::Disk),
+            (DriveKind::Cd, medium) => Some(DriveConfig::Dvd(medium)),
+        };
+    }
+    let controller = match board.state("ide")? {
+        Some(state) => IdeController::restored("ide", wiring, drives, &state)?,
+        None => IdeController::new("ide", wiring, drives)?,
+    };
+    board.pci.add(at(1, 1), &controller)?;
+    board.handles.ide = Some(board.keep(controller));
+    Ok(())
+}
+
+fn serial_ports(board: &mut Board<'_>) -> Result<(), MachineError> {
+    for (number, base, irq) in [(1, 0x3f8u16, 4), (2, 0x2f8, 3)] {
+        if board.vm.serial_port(number).is_none() {
+            continue;
+        }
+        let name = format!("serial{number}");
+        let line = board.lines.line(irq);
+        let serial = match board.state(&name)? {
+            Some(state) => Serial::restore(&name, &board.reactor, line, &state)?,
+            None => Serial::new(&name, &board.reactor, line),
+        };
+        board.ports.map(base..=base + 7, &serial, 0)?;
+        let serial = board.keep(serial);
+        board.handles.serial[usize::from(number) - 1] = Some(serial);
+    }
+    Ok(())
+}
+
+fn firmware_configuration(board: &mut Board<'_>) -> Result<(), MachineError> {
+    if board.vm.direct_kernel.is_some() {
+        return Ok(());
+    }
+    let items = firmware::items(board.vm, board.ram, board.tables)?;
+    let memory = board.memory.clone();
+    let device = match board.state("fw_cfg")? {
+        Some(state) => FwCfg::restored("fw_cfg", items, memory, &state)?,
+        None => FwCfg::new("fw_cfg", items, memory),
+    };
+    let device = Arc::new(Mutex::new(device));
+    board.ports.map(bulkhead_fw_cfg::PORTS, &device, 0)?;
+    board.keep(device);
+    Ok(())
+}
