@@ -4,7 +4,7 @@
 use std::ptr;
 
 use bulkhead_native::{EnvFormat, Gather, Lowered, MemoryOperand, NativeError, NativeState, Slot, Stub, Stubs};
-use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use crate::case::layout::{CODE, CODE_SIZE, DATA, DATA_SIZE, READ_ONLY_FILL, READ_ONLY_SIZE, slot};
 use crate::{Case, Exception, Executor, Form, Mode, Outcome, Registers};
@@ -106,9 +106,7 @@ impl StubExecutor {
         let address = self.address(instruction, 0);
         let result = self.call_with_memory(instruction, stub, &memory, address);
         // A pending x87 exception comes before anything about the memory operand.
-        let mmx = (0..2).any(|i| instruction.op_register(i).is_mm());
-        let waits = mmx || stub.x87_pointers || instruction.code() == Code::Fldcw_m2byte;
-        if result.is_err_and(|e| e.vector != 16) && waits && self.state.x87_exception_pending() {
+        if result.is_err_and(|e| e.vector != 16) && stub.waits && self.state.x87_exception_pending() {
             return Err(Exception { vector: 16, error: 0, address: 0 });
         }
         result

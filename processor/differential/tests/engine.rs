@@ -10,7 +10,7 @@ const CASES: u64 = 200_000;
 /// Cases in a long run.
 const LONG_CASES: u64 = 50_000_000;
 /// Different failures to collect and minimise before giving up.
-const ENOUGH: usize = 60;
+const ENOUGH: usize = 12;
 /// Both cores of the smallest machine that runs the tests.
 const THREADS: u64 = 2;
 

@@ -135,6 +135,14 @@ pub(crate) fn uses_x87(code: Code) -> bool {
     is_x87(code) || features.contains(&CpuidFeature::MMX) || code.op_code().op_kinds().iter().any(mmx)
 }
 
+/// Whether the instruction waits for pending x87 exceptions: all of x87 but the FN instructions, and what has an MMX
+/// register (CVTPI2PD from memory has none).
+pub(crate) fn waits(instruction: &Instruction) -> bool {
+    let code = instruction.code();
+    let mmx = (0..instruction.op_count()).any(|i| instruction.op_register(i).is_mm());
+    mmx || is_x87(code) && (!is_x87_control(code) || matches!(code, Code::Wait | Code::Fldcw_m2byte))
+}
+
 /// Whether it is an x87 instruction.
 pub(crate) fn is_x87(code: Code) -> bool {
     let x87 = [CpuidFeature::FPU, CpuidFeature::FPU287, CpuidFeature::FPU387];

@@ -46,6 +46,9 @@ pub struct Stub {
     pub writes_flags: bool,
     /// Needs [`NativeState::use_x87`] before the call.
     pub uses_x87: bool,
+    /// Raises #MF if an x87 exception pends, before anything about its memory operand: when that operand faults, ask
+    /// [`NativeState::x87_exception_pending`] first.
+    pub waits: bool,
     /// Sets FIP, FCS and FOP, and with a memory operand FDP and FDS.
     pub x87_pointers: bool,
 }

@@ -58,6 +58,7 @@ impl Stubs {
             reads_flags: recipe.reads_flags || recipe.keeps_flags,
             writes_flags: recipe.writes_flags,
             uses_x87: catalog::uses_x87(code),
+            waits: catalog::waits(instruction),
             x87_pointers: recipe.x87_pointers(),
         }))
     }

@@ -86,7 +86,13 @@ fn store_environment<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Fau
     cpu.store_bytes(linear, &bytes[..len], op.seg)
 }
 
+/// FLDENV and FRSTOR wait for exceptions of the state that they replace.
+fn wait(cpu: &mut Cpu) -> Result<(), Fault> {
+    if cpu.native.x87_exception_pending() { Err(cpu.raise(vector::MF)) } else { Ok(()) }
+}
+
 fn load_environment<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
+    wait(cpu)?;
     let size = if WIDE { 28 } else { 14 };
     let linear = address(cpu, op, size, 1, false)?;
     let mut bytes = [0; 28];
@@ -106,6 +112,7 @@ fn save_x87<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
 }
 
 fn restore_x87<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
+    wait(cpu)?;
     let size = if WIDE { 108 } else { 94 };
     let linear = address(cpu, op, size, 1, false)?;
     let mut bytes = [0; 108];

@@ -64,8 +64,11 @@ fn pack(stub: &Stub, op: &mut Op, bytes: &[u8]) {
     let [low, high] = [stub.offset as u16, (stub.offset >> 16) as u16];
     op.imm = u64::from(a) | u64::from(b) << 16 | u64::from(c) << 32 | u64::from(low) << 48;
     [op.reg, op.rm] = high.to_le_bytes();
-    op.extra = stub.memory.map_or(d, |memory| describe(&memory));
+    op.extra = stub.memory.map_or(d, |memory| describe(&memory) | if stub.waits { WAITS } else { 0 });
 }
+
+/// In [`Op::extra`] of a stub with a memory operand: the instruction waits for x87 exceptions.
+const WAITS: u16 = 1 << 15;
 
 fn describe(memory: &MemoryOperand) -> u16 {
     u16::from(memory.size)
@@ -146,10 +149,10 @@ fn memory<A: Address, const X87: bool, const FLAGS: bool, const POINTERS: bool>(
     let size = u64::from(op.extra & 0xff);
     let write = op.extra & 1 << 9 != 0;
     let offset = A::offset(cpu, op);
-    let Ok(linear) = A::linear(cpu, op.seg, offset, size, write) else { return Flow::Fault };
-    if linear & ((1 << (op.extra >> 10)) - 1) != 0 {
+    let Ok(linear) = A::linear(cpu, op.seg, offset, size, write) else { return operand_fault(cpu, op) };
+    if linear & ((1 << (op.extra >> 10 & 7)) - 1) != 0 {
         cpu.gp();
-        return Flow::Fault;
+        return operand_fault(cpu, op);
     }
     if POINTERS {
         set_pointers(cpu, op);
@@ -160,10 +163,19 @@ fn memory<A: Address, const X87: bool, const FLAGS: bool, const POINTERS: bool>(
         Some(pointer) => call::<X87, FLAGS>(cpu, op, pointer),
         None => match through_bounce::<X87, FLAGS>(cpu, op, linear) {
             Ok(code) => code,
-            Err(Fault) => return Flow::Fault,
+            Err(Fault) => return operand_fault(cpu, op),
         },
     };
     result(cpu, code)
+}
+
+/// An x87 exception that pends comes before whatever is wrong with the memory operand.
+#[cold]
+fn operand_fault(cpu: &mut Cpu, op: &Op) -> Flow {
+    if op.extra & WAITS != 0 && cpu.native.x87_exception_pending() {
+        cpu.raise(vector::MF);
+    }
+    Flow::Fault
 }
 
 /// Operands that cross a page, lie on a device, or need the slow path otherwise.
