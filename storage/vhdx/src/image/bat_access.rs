@@ -2,12 +2,13 @@
 
 use super::{Inner, format_error};
 use crate::format::SECTOR;
-use crate::format::bat::{PayloadEntry, decode_bitmap, encode_bitmap};
+use crate::format::bat::{BlockState, PayloadEntry, decode_bitmap, encode_bitmap};
 use crate::format::bytes::{put, u64_at};
 use crate::format::geometry::BAT_ENTRY;
 use crate::format::region_table;
 use crate::sector_cache::locate;
 use bulkhead_disk::Result;
+use std::ops::Range;
 
 const READING: &str = "read the block allocation table";
 
@@ -16,6 +17,21 @@ impl Inner {
     pub(crate) fn bat_offset(&self) -> Result<u64> {
         let state = self.state.borrow();
         Ok(state.regions.find(region_table::BAT).map_err(format_error(READING))?.offset)
+    }
+
+    /// The common case at once, with nothing to wait for: the file offset of a range that lies in one block which is fully
+    /// present, inside of the file, and whose BAT sector is cached.
+    pub(crate) fn present_at(&self, range: &Range<u64>) -> Option<u64> {
+        let state = &mut *self.state.borrow_mut();
+        let geometry = state.metadata.geometry;
+        let (block, inside) = (range.start / geometry.block_size(), range.start % geometry.block_size());
+        let bat = state.regions.find(region_table::BAT).ok()?.offset;
+        let (sector, position) = locate(bat + geometry.payload_index(block) * BAT_ENTRY);
+        let raw = u64_at(state.cache.get(sector)?, position);
+        let entry = PayloadEntry::decode(raw, false, geometry.block_size(), self.known_len()).ok()?;
+        let fits = inside + (range.end - range.start) <= geometry.block_size();
+        let whole = entry.state == BlockState::FullyPresent && entry.offset + geometry.block_size() <= self.file.len();
+        (fits && whole).then(|| entry.offset + inside)
     }
 
     /// The raw entry at `index`; its sector is validated when it is seen for the first time.

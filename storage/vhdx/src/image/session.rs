@@ -18,6 +18,12 @@ impl Inner {
         self.begin(true).await
     }
 
+    /// Whether guest data can be written without anything coming first.
+    pub(crate) fn takes_data(&self) -> bool {
+        let state = self.state.borrow();
+        state.ring.is_some() && state.data_changed && !self.poisoned.get()
+    }
+
     async fn begin(&self, data: bool) -> Result<()> {
         self.check_writable()?;
         let ready = |inner: &Self| {

@@ -62,10 +62,14 @@ impl Inner {
             }
         }
         let guard: Option<Box<dyn WriteGuard>> = if guard.changes.is_empty() { None } else { Some(Box::new(guard)) };
-        let state = self.state.borrow();
-        let stable_in_place = guard.is_none() && state.cache.dirty_count() == 0 && !state.committing;
-        drop(state);
+        let stable_in_place = guard.is_none() && self.is_settled();
         Ok(WritePlan { extents, guard, stable_in_place })
+    }
+
+    /// No metadata is waiting to become durable.
+    pub(crate) fn is_settled(&self) -> bool {
+        let state = self.state.borrow();
+        state.cache.dirty_count() == 0 && !state.committing
     }
 
     /// Place of `block`, and the change that a write of `piece` makes, if it makes one.
