@@ -4,10 +4,12 @@
 use crate::MachineError;
 use crate::board::Board;
 use crate::{firmware, layout};
+use bulkhead_debug_ports::{DebugConsole, DebugExit};
 use bulkhead_device::{Line, PciAddress};
 use bulkhead_fw_cfg::FwCfg;
 use bulkhead_ide::{DriveConfig, IdeController};
 use bulkhead_pci::{ConfigPorts, HostBridge, IsaBridge, PciInterrupts, PowerManagement};
+use bulkhead_ps2::Ps2;
 use bulkhead_rtc::Rtc;
 use bulkhead_serial::Serial;
 use bulkhead_timers::{Hpet, HpetLines, Pit};
@@ -23,8 +25,10 @@ pub(crate) const CATALOG: &[(&str, Attach)] = &[
     ("interval timer, HPET, clock", timers),
     ("PCI bridges and power management", pci_bridges),
     ("IDE controller", ide_controller),
+    ("keyboard and mouse", keyboard_and_mouse),
     ("serial ports", serial_ports),
     ("firmware configuration", firmware_configuration),
+    ("debug ports", debug_ports),
 ];
 
 /// The PIC and the I/O APIC are made before all others, because lines lead to them; here they get their addresses.
@@ -85,7 +89,7 @@ const fn at(device: u8, function: u8) -> PciAddress {
 }
 
 fn pci_bridges(board: &mut Board<'_>) -> Result<(), MachineError> {
-    let power = board.config.power.clone();
+    let power = board.config.guest.clone();
     let ports = match board.state("pci")? {
         Some(state) => ConfigPorts::restore("pci", &board.pci, power.clone(), &state)?,
         None => ConfigPorts::new("pci", &board.pci, power.clone()),
@@ -149,6 +153,20 @@ fn ide_controller(board: &mut Board<'_>) -> Result<(), MachineError> {
     Ok(())
 }
 
+fn keyboard_and_mouse(board: &mut Board<'_>) -> Result<(), MachineError> {
+    let (keyboard, mouse, power) = (board.lines.line(1), board.lines.line(12), board.config.guest.clone());
+    let device = match board.state("ps2")? {
+        Some(state) => Ps2::restore("ps2", keyboard, mouse, power, &state)?,
+        None => Ps2::new("ps2", keyboard, mouse, power),
+    };
+    let device = Arc::new(Mutex::new(device));
+    board.ports.map(0x60..=0x60, &device, Ps2::DATA)?;
+    board.ports.map(0x64..=0x64, &device, Ps2::COMMAND)?;
+    board.ports.map(0x92..=0x92, &device, Ps2::PORT_92)?;
+    board.handles.ps2 = Some(board.keep(device));
+    Ok(())
+}
+
 fn serial_ports(board: &mut Board<'_>) -> Result<(), MachineError> {
     for (number, base, irq) in [(1, 0x3f8u16, 4), (2, 0x2f8, 3)] {
         if board.vm.serial_port(number).is_none() {
@@ -179,6 +197,34 @@ fn firmware_configuration(board: &mut Board<'_>) -> Result<(), MachineError> {
     };
     let device = Arc::new(Mutex::new(device));
     board.ports.map(bulkhead_fw_cfg::PORTS, &device, 0)?;
+    board.keep(device);
+    Ok(())
+}
+
+/// Exit at F4h, consoles at E9h and, for the BIOS's own messages, 402h.
+fn debug_ports(board: &mut Board<'_>) -> Result<(), MachineError> {
+    if !board.vm.test_devices {
+        return Ok(());
+    }
+    let guest = board.config.guest.clone();
+    let exit = move |value| guest.debug_exit(value);
+    let device = match board.state("debug_exit")? {
+        Some(state) => DebugExit::restore("debug_exit", exit, &state)?,
+        None => DebugExit::new("debug_exit", exit),
+    };
+    let device = Arc::new(Mutex::new(device));
+    board.ports.map(0xf4..=0xf7, &device, 0)?;
+    board.keep(device);
+
+    let guest = board.config.guest.clone();
+    let print = move |bytes: &[u8]| guest.debug_print(bytes);
+    let device = match board.state("debug_console")? {
+        Some(state) => DebugConsole::restore("debug_console", print, &state)?,
+        None => DebugConsole::new("debug_console", print),
+    };
+    let device = Arc::new(Mutex::new(device));
+    board.ports.map(0xe9..=0xe9, &device, 0)?;
+    board.ports.map(0x402..=0x402, &device, 0)?;
     board.keep(device);
     Ok(())
 }

@@ -27,5 +27,5 @@ mod windows;
 pub use board::AnyDevice;
 pub use error::MachineError;
 pub use exits::{ExitCounters, Exits};
-pub use machine::{Handles, Machine, MachineConfig};
+pub use machine::{GuestRequests, Handles, Machine, MachineConfig};
 pub use resources::{FIRMWARE, Resources, VGA_FIRMWARE};

@@ -19,6 +19,7 @@ use bulkhead_guest_memory::GuestMemory;
 use bulkhead_ide::IdeController;
 use bulkhead_interrupt_controllers::{InterruptLines, Ioapic, Pic};
 use bulkhead_pci::PowerManagement;
+use bulkhead_ps2::Ps2;
 use bulkhead_reactor::Reactor;
 use bulkhead_rtc::Rtc;
 use bulkhead_saved_state::{SaveWriter, SavedFile};
@@ -44,8 +45,17 @@ pub struct MachineConfig<'a> {
     pub wall_clock: Duration,
     /// Files and disks by name.
     pub resources: &'a Resources,
-    /// Takes the guest's wish to be reset or switched off.
-    pub power: Arc<dyn PowerSink>,
+    /// Takes what the guest asks of the machine as a whole.
+    pub guest: Arc<dyn GuestRequests>,
+}
+
+/// What a guest can ask of the machine as a whole. Called under a device's lock on a VP's thread: it must not wait.
+pub trait GuestRequests: PowerSink {
+    /// A test program ends the VM with this value.
+    fn debug_exit(&self, value: u32);
+
+    /// A test program or the BIOS prints something.
+    fn debug_print(&self, bytes: &[u8]);
 }
 
 /// Devices that the outside talks to.
@@ -55,6 +65,8 @@ pub struct Handles {
     pub serial: [Option<Arc<Mutex<Serial>>>; 2],
     /// Disks and CD drives.
     pub ide: Option<Arc<Mutex<IdeController>>>,
+    /// Keyboard and mouse.
+    pub ps2: Option<Arc<Mutex<Ps2>>>,
     /// The power button.
     pub power_management: Option<Arc<Mutex<PowerManagement>>>,
     /// The clock.
@@ -363,10 +375,12 @@ fn map_memory(
     Ok(Arc::new(Windows::new(partition.clone(), memory.clone(), last_128k)?))
 }
 
+type Controllers = (Arc<Mutex<Pic>>, Arc<Mutex<Ioapic>>);
+
 fn interrupt_controllers(
     partition: &Arc<dyn Partition>,
     saved: &mut Option<&mut SavedFile>,
-) -> Result<(Arc<Mutex<Pic>>, Arc<Mutex<Ioapic>>), MachineError> {
+) -> Result<Controllers, MachineError> {
     let to_processors = Arc::new(ToProcessors(Arc::downgrade(partition)));
     let intr = Line::new(to_processors.clone(), 0);
     let pic = match take_state(saved, "pic")? {

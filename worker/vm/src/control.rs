@@ -4,7 +4,7 @@ use crate::vm::Vm;
 use anyhow::{Context, Result};
 use bulkhead_device::PowerRequest;
 use bulkhead_engine::EngineError;
-use bulkhead_linux::{SeqPacket, SignalFd, sealed_memfd};
+use bulkhead_linux::{SeqPacket, sealed_memfd};
 use bulkhead_machine::{MachineError, Resources};
 use bulkhead_vm_description::VmDescription;
 use bulkhead_worker_protocol::{
@@ -12,7 +12,6 @@ use bulkhead_worker_protocol::{
     Stats, ToWorker, VERSION, VmState,
 };
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -27,6 +26,8 @@ pub enum Input {
     Disconnected,
     /// The guest asks something of the machine; its processors stop.
     Power(PowerRequest),
+    /// A test program ends the VM.
+    DebugExit(u32),
     /// A processor shut down.
     TripleFault { vp: u32 },
     /// An engine gave up.
@@ -35,8 +36,6 @@ pub enum Input {
     Broken(String),
     /// Ctrl-A X on the console.
     EscapeKey,
-    /// The process was asked to end.
-    Signal,
 }
 
 type Worker = Channel<FromWorker, ToWorker>;
@@ -64,11 +63,11 @@ struct Control {
 ///
 /// # Errors
 /// The host refuses a thread or a descriptor.
-pub fn run(socket: SeqPacket, signals: SignalFd) -> Result<()> {
+pub fn run(socket: SeqPacket) -> Result<()> {
     let channel = Arc::new(Worker::new(socket));
     let (inputs, events) = unbounded();
     let reader = (channel.clone(), inputs.clone());
-    let listen = move || listen(&reader.0, &signals, &reader.1);
+    let listen = move || listen(&reader.0, &reader.1);
     std::thread::Builder::new().name("control".into()).spawn(listen).context("cannot start the control thread")?;
     let mut control = Control { channel, inputs, resources: Resources::default(), vm: None };
     let end = control.serve(&events);
@@ -76,24 +75,9 @@ pub fn run(socket: SeqPacket, signals: SignalFd) -> Result<()> {
     Ok(())
 }
 
-/// Turns packets and signals into inputs.
-fn listen(channel: &Worker, signals: &SignalFd, inputs: &Sender<Input>) {
+/// Turns packets into inputs.
+fn listen(channel: &Worker, inputs: &Sender<Input>) {
     loop {
-        let mut fds = [PollFd::new(channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        match poll(&mut fds, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => {
-                let _ = inputs.send(Input::Broken(format!("cannot wait for requests: {error}")));
-                return;
-            }
-        }
-        let [packets, signalled] = fds.map(|fd| !fd.revents().is_empty());
-        if signalled && matches!(signals.take(), Ok(Some(_))) && inputs.send(Input::Signal).is_err() {
-            return;
-        }
-        if !packets {
-            continue;
-        }
         let input = match channel.receive() {
             Ok(Some(incoming)) => Input::Request(incoming),
             Err(error @ ChannelError::Malformed { id, .. }) => Input::Malformed { id, error: chain(&error) },
@@ -124,7 +108,8 @@ impl Control {
                 Input::TripleFault { vp } => self.triple_fault(vp),
                 Input::Engine(error) => Some(End { by: EndedBy::Failed, detail: Some(chain(&error)) }),
                 Input::Broken(what) => Some(End { by: EndedBy::Failed, detail: Some(what) }),
-                Input::EscapeKey | Input::Signal => Some(EndedBy::Stop.into()),
+                Input::DebugExit(value) => Some(EndedBy::DebugExit(value).into()),
+                Input::EscapeKey => Some(EndedBy::Stop.into()),
             };
             if let Some(end) = end {
                 return end;

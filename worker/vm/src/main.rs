@@ -55,7 +55,7 @@ fn run() -> Result<()> {
         bail!("standard input is no SEQPACKET socket. {USAGE}");
     }
     let socket = input.as_fd().try_clone_to_owned().context("cannot take over the socket")?;
-    control::run(socket.into(), signals)
+    control::run(socket.into())
 }
 
 /// JSON lines; `BULKHEAD_LOG` chooses what is logged (warnings if unset).

@@ -3,8 +3,10 @@
 use crate::control::Input;
 use bulkhead_device::{PowerRequest, PowerSink};
 use bulkhead_engine::Partition;
+use bulkhead_machine::GuestRequests;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
@@ -56,5 +58,17 @@ impl PowerSink for PowerSwitch {
         self.gate.close();
         // The loop is gone only when the process ends.
         let _ = self.inputs.send(Input::Power(request));
+    }
+}
+
+impl GuestRequests for PowerSwitch {
+    fn debug_exit(&self, value: u32) {
+        self.gate.close();
+        let _ = self.inputs.send(Input::DebugExit(value));
+    }
+
+    fn debug_print(&self, bytes: &[u8]) {
+        // A reader that went away loses the messages.
+        let _ = std::io::stderr().write_all(bytes);
     }
 }

@@ -4,7 +4,7 @@ use crate::control::Input;
 use anyhow::{Context, Result};
 use bulkhead_machine::{Machine, Resources};
 use bulkhead_reactor::Reactor;
-use bulkhead_serial::FdPort;
+use bulkhead_serial::{FdPort, InputFilter};
 use bulkhead_vm_description::{SerialConnection, VmDescription};
 use crossbeam_channel::Sender;
 use std::os::fd::OwnedFd;
@@ -47,7 +47,7 @@ pub fn connect(
 }
 
 /// Ctrl-A, then X ends the VM; Ctrl-A twice is one Ctrl-A for the guest; Ctrl-A and anything else is passed on.
-fn escape_filter(end: impl Fn() + Send + 'static) -> Box<dyn FnMut(&mut Vec<u8>) + Send> {
+fn escape_filter(end: impl Fn() + Send + 'static) -> InputFilter {
     const CTRL_A: u8 = 1;
     let mut escaped = false;
     Box::new(move |bytes| {

@@ -14,10 +14,9 @@ use crate::save::wall_clock;
 use crate::stats::Meter;
 use crate::{engine, save, serial};
 use anyhow::{Context, Result};
-use bulkhead_device::PowerSink;
 use bulkhead_engine::{Engine, VpState};
 use bulkhead_machine::saved_state::{SavedMachine, head};
-use bulkhead_machine::{Machine, MachineConfig, Resources};
+use bulkhead_machine::{GuestRequests, Machine, MachineConfig, Resources};
 use bulkhead_reactor::{Reactor, Time};
 use bulkhead_saved_state::SavedFile;
 use bulkhead_serial::FdPort;
@@ -80,7 +79,7 @@ impl Vm {
         let mut io = IoThread::start(deterministic)?;
         open_disks(description, &mut resources, &mut io)?;
         let gate = Gate::new();
-        let power: Arc<dyn PowerSink> = Arc::new(PowerSwitch { gate: gate.clone(), inputs: inputs.clone() });
+        let guest: Arc<dyn GuestRequests> = Arc::new(PowerSwitch { gate: gate.clone(), inputs: inputs.clone() });
         // A deterministic guest gets a fixed date: the first day of 2026.
         let now = if deterministic { Duration::from_secs(1_767_225_600) } else { wall_clock() };
         let config = MachineConfig {
@@ -90,7 +89,7 @@ impl Vm {
             tsc_hz: saved.as_ref().map_or(tsc_hz, |saved| saved.head.tsc_hz),
             wall_clock: now,
             resources: &resources,
-            power,
+            guest,
         };
         let (machine, states) = match saved {
             Some(Saved { file, head, memory }) => {
@@ -134,7 +133,9 @@ impl Vm {
             self.executor.stop();
             self.clock.pause();
             let (quiet, is_quiet) = bounded(1);
-            self.machine.pause(move || drop(quiet.send(())));
+            self.machine.pause(move || {
+                let _ = quiet.send(());
+            });
             // An error means that the sender was dropped unused, and then nothing is in flight either.
             let _ = is_quiet.recv();
         }

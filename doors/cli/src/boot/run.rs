@@ -59,7 +59,7 @@ fn refusal(problem: Problem) -> Failure {
     }
 }
 
-/// Until the VM ends. The first signal asks for that; a second one does not wait.
+/// Until the VM ends. The first signal asks for that; a second Ctrl-C does not wait.
 fn wait(worker: &mut Worker, signals: &SignalFd, save_to: Option<&Path>) -> Result<End> {
     let mut asked = false;
     loop {
@@ -71,11 +71,14 @@ fn wait(worker: &mut Worker, signals: &SignalFd, save_to: Option<&Path>) -> Resu
             }
         }
         let [news, signalled] = fds.map(|fd| !fd.revents().is_empty());
-        if signalled && signals.take()?.is_some() {
-            if std::mem::replace(&mut asked, true) {
-                return Err(anyhow!("interrupted while waiting for the worker to end"));
-            }
+        if signalled && let Some(signal) = signals.take()? {
             match save_to {
+                // Some tools send their signal to the process and to its group.
+                _ if std::mem::replace(&mut asked, true) => {
+                    if signal == Signal::Interrupt {
+                        return Err(anyhow!("interrupted while waiting for the worker to end"));
+                    }
+                }
                 Some(folder) => {
                     worker.pass(&files::create_saved(folder)?)?;
                     worker.tell(Request::Save)?;
