@@ -3,6 +3,7 @@
 
 use crate::MachineError;
 use crate::board::Board;
+use crate::resources::VGA_FIRMWARE;
 use crate::{firmware, layout};
 use bulkhead_debug_ports::{DebugConsole, DebugExit};
 use bulkhead_device::{Line, PciAddress};
@@ -13,6 +14,7 @@ use bulkhead_ps2::Ps2;
 use bulkhead_rtc::Rtc;
 use bulkhead_serial::Serial;
 use bulkhead_timers::{Hpet, HpetLines, Pit};
+use bulkhead_vga::Vga;
 use bulkhead_vm_description::DriveKind;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub(crate) const CATALOG: &[(&str, Attach)] = &[
     ("interval timer, HPET, clock", timers),
     ("PCI bridges and power management", pci_bridges),
     ("IDE controller", ide_controller),
+    ("display adapter", display_adapter),
     ("keyboard and mouse", keyboard_and_mouse),
     ("serial ports", serial_ports),
     ("firmware configuration", firmware_configuration),
@@ -150,6 +153,26 @@ fn ide_controller(board: &mut Board<'_>) -> Result<(), MachineError> {
     };
     board.pci.add(at(1, 1), &controller)?;
     board.handles.ide = Some(board.keep(controller));
+    Ok(())
+}
+
+fn display_adapter(board: &mut Board<'_>) -> Result<(), MachineError> {
+    let rom = match board.vm.direct_kernel {
+        Some(_) => None,
+        None => Some(board.config.resources.read(VGA_FIRMWARE)?.into()),
+    };
+    let wiring = bulkhead_vga::Wiring {
+        reactor: board.reactor.clone(),
+        ports: board.ports.clone(),
+        memory: board.mmio.clone(),
+        rom,
+    };
+    let vga = match board.state("vga")? {
+        Some(state) => Vga::restored("vga", wiring, &state)?,
+        None => Vga::new("vga", wiring)?,
+    };
+    board.pci.add(at(2, 0), &vga)?;
+    board.handles.vga = Some(board.keep(vga));
     Ok(())
 }
 

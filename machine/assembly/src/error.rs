@@ -72,6 +72,9 @@ pub enum MachineError {
     /// The IDE controller refuses its drives.
     #[error("the IDE drives cannot be attached")]
     Ide(#[source] Box<bulkhead_ide::IdeError>),
+    /// The display adapter is refused.
+    #[error("the display adapter cannot be made")]
+    Vga(#[source] Box<bulkhead_vga::VgaError>),
     /// A firmware item is refused: a mistake in the assembly.
     #[error("the firmware's configuration cannot be made")]
     Firmware(#[from] bulkhead_fw_cfg::ItemError),
@@ -83,5 +86,11 @@ pub enum MachineError {
 impl From<bulkhead_ide::IdeError> for MachineError {
     fn from(error: bulkhead_ide::IdeError) -> MachineError {
         MachineError::Ide(Box::new(error))
+    }
+}
+
+impl From<bulkhead_vga::VgaError> for MachineError {
+    fn from(error: bulkhead_vga::VgaError) -> MachineError {
+        MachineError::Vga(Box::new(error))
     }
 }

@@ -10,8 +10,6 @@ pub const HIGH_RAM: u64 = 1 << 32;
 pub const VGA_WINDOW: Range<u64> = 0xa_0000..0xc_0000;
 /// What the host bridge's PAM registers switch between RAM and ROM.
 pub const SHADOW: Range<u64> = 0xc_0000..0x10_0000;
-/// Where 32-bit BARs of PCI devices may be.
-pub const PCI_WINDOW: Range<u64> = LOW_RAM_LIMIT..IOAPIC;
 /// I/O APIC.
 pub const IOAPIC: u64 = 0xfec0_0000;
 /// High precision event timer.
@@ -49,6 +47,12 @@ impl RamLayout {
         let high = (self.high > 0).then_some(HIGH_RAM..HIGH_RAM + self.high);
         std::iter::once(0..self.low).chain(high)
     }
+}
+
+/// Where 32-bit BARs of PCI devices may be: as SeaBIOS chooses it, from 2 or 3 GiB on.
+pub fn pci_window(low_ram: u64) -> Range<u64> {
+    const TWO_GIB: u64 = 2 << 30;
+    if low_ram <= TWO_GIB { TWO_GIB..IOAPIC } else { LOW_RAM_LIMIT..IOAPIC }
 }
 
 /// Where a firmware image of `len` bytes is: it ends at 4 GiB.

@@ -24,6 +24,7 @@ use bulkhead_reactor::Reactor;
 use bulkhead_rtc::Rtc;
 use bulkhead_saved_state::{SaveWriter, SavedFile};
 use bulkhead_serial::Serial;
+use bulkhead_vga::Vga;
 use bulkhead_vm_description::VmDescription;
 use parking_lot::Mutex;
 use std::io::Write;
@@ -65,6 +66,8 @@ pub struct Handles {
     pub serial: [Option<Arc<Mutex<Serial>>>; 2],
     /// Disks and CD drives.
     pub ide: Option<Arc<Mutex<IdeController>>>,
+    /// The screen.
+    pub vga: Option<Arc<Mutex<Vga>>>,
     /// Keyboard and mouse.
     pub ps2: Option<Arc<Mutex<Ps2>>>,
     /// The power button.
@@ -180,7 +183,7 @@ impl Machine {
         let windows = map_memory(&partition, &memory, ram, firmware_len)?;
         let serial = [1, 2].map(|port| description.serial_port(port).is_some());
         let tables = FirmwareTables::new(
-            &AcpiConfig { vps, serial, floppy: description.floppy.is_some() },
+            &AcpiConfig { vps, serial, floppy: description.floppy.is_some(), low_ram: ram.low },
             &SmbiosConfig {
                 id: description.id,
                 name: description.name.clone(),

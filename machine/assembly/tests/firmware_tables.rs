@@ -8,7 +8,7 @@ use std::process::Command;
 const BASE: u32 = 0xe_0040;
 
 fn config() -> AcpiConfig {
-    AcpiConfig { vps: 3, serial: [true, true], floppy: true }
+    AcpiConfig { vps: 3, serial: [true, true], floppy: true, low_ram: 512 << 20 }
 }
 
 fn word(bytes: &[u8], at: usize) -> usize {
@@ -80,7 +80,8 @@ fn iasl_reads_every_table_and_compiles_them_again() {
 
 #[test]
 fn devices_that_are_not_there_are_not_announced() {
-    let (blob, _) = AcpiTables::new(&AcpiConfig { vps: 1, serial: [true, false], floppy: false }).placed(BASE);
+    let (blob, _) =
+        AcpiTables::new(&AcpiConfig { vps: 1, serial: [true, false], floppy: false, low_ram: 3 << 30 }).placed(BASE);
     let has = |name: &[u8]| blob.windows(4).any(|window| window == name);
     assert!(has(b"COM1") && !has(b"COM2") && !has(b"FDC0"));
 }

@@ -246,8 +246,20 @@ impl Control {
     }
 
     fn screenshot(&mut self, id: u64) -> Option<End> {
-        let what = "screenshots are not supported by this build: the VM has no display adapter";
-        self.reply(id, Err(problem(ProblemKind::Unsupported, what.into())));
+        let vga = self.vm.as_ref().map(|vm| vm.machine().handles().vga.clone());
+        match vga {
+            None => self.reply(id, Err(no_vm())),
+            Some(None) => {
+                self.reply(id, Err(problem(ProblemKind::Invalid, "the VM has no display adapter".into())));
+            }
+            Some(Some(vga)) => {
+                let png = vga.lock().png();
+                match png {
+                    Ok(png) => self.reply_with_document(id, "image/png", &png),
+                    Err(error) => self.reply(id, Err(problem(ProblemKind::Failed, chain(&error)))),
+                }
+            }
+        }
         None
     }
 

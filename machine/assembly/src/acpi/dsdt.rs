@@ -21,7 +21,7 @@ impl Aml for Raw {
 /// The whole table.
 pub fn dsdt(config: &AcpiConfig) -> Vec<u8> {
     let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for object in [sleep_states(), processors(config.vps), pci_root(), isa_devices(config)] {
+    for object in [sleep_states(), processors(config.vps), pci_root(config.low_ram), isa_devices(config)] {
         dsdt.append_slice(&object);
     }
     dsdt.as_slice().to_vec()
@@ -44,12 +44,12 @@ fn processors(vps: u32) -> Vec<u8> {
     Scope::raw(Path::new("\\_SB_"), inner)
 }
 
-fn pci_root() -> Vec<u8> {
+fn pci_root(low_ram: u64) -> Vec<u8> {
     let memory = |start: u64, end: u64, cacheable| {
         AddressSpace::new_memory(cacheable, true, start as u32, (end - 1) as u32, None)
     };
     let cacheable = AddressSpaceCacheable::Cacheable;
-    let (vga, window) = (layout::VGA_WINDOW, layout::PCI_WINDOW);
+    let (vga, window) = (layout::VGA_WINDOW, layout::pci_window(low_ram));
     let buses = AddressSpace::new_bus_number(0u16, 0xff);
     let display = memory(vga.start, vga.end, cacheable);
     let devices = memory(window.start, window.end, AddressSpaceCacheable::NotCacheable);

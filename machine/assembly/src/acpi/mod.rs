@@ -28,6 +28,8 @@ pub struct AcpiConfig {
     pub serial: [bool; 2],
     /// Whether there is a floppy controller.
     pub floppy: bool,
+    /// Bytes of RAM below 4 GiB: PCI devices are behind it.
+    pub low_ram: u64,
 }
 
 /// All tables, relocatable.
