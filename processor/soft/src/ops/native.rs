@@ -3,7 +3,7 @@
 use crate::cpu::{Cpu, Mode, vector};
 use crate::memory::{Address, Full};
 use crate::op::{Fault, Flow, Handler, Op, handler};
-use crate::ops::{self, Selection, by_address};
+use crate::ops::{self, Selection};
 use bulkhead_native::{Lowered, MemoryOperand, NativeState, STATUS_FLAGS, Slot, Stub, StubEntry, Stubs};
 use iced_x86::{Code, CpuidFeature, EncodingKind, Instruction, Mnemonic, Register};
 use parking_lot::Mutex;
@@ -149,10 +149,11 @@ fn memory<A: Address, const X87: bool, const FLAGS: bool, const POINTERS: bool>(
     let size = u64::from(op.extra & 0xff);
     let write = op.extra & 1 << 9 != 0;
     let offset = A::offset(cpu, op);
-    let Ok(linear) = A::linear(cpu, op.seg, offset, size, write) else { return operand_fault(cpu, op) };
-    if linear & ((1 << (op.extra >> 10 & 7)) - 1) != 0 {
-        cpu.gp();
-        return operand_fault(cpu, op);
+    let Ok(linear) = A::linear(cpu, op.seg, offset, size, write) else {
+        return operand_fault(cpu, op, offset);
+    };
+    if linear & alignment_mask(op) != 0 {
+        return operand_fault(cpu, op, offset);
     }
     if POINTERS {
         set_pointers(cpu, op);
@@ -163,19 +164,28 @@ fn memory<A: Address, const X87: bool, const FLAGS: bool, const POINTERS: bool>(
         Some(pointer) => call::<X87, FLAGS>(cpu, op, pointer),
         None => match through_bounce::<X87, FLAGS>(cpu, op, linear) {
             Ok(code) => code,
-            Err(Fault) => return operand_fault(cpu, op),
+            Err(Fault) => return operand_fault(cpu, op, offset),
         },
     };
     result(cpu, code)
 }
 
-/// An x87 exception that pends comes before whatever is wrong with the memory operand.
+/// What comes before a fault of the memory operand at `offset`: an x87 exception that pends, then misalignment.
 #[cold]
-fn operand_fault(cpu: &mut Cpu, op: &Op) -> Flow {
+fn operand_fault(cpu: &mut Cpu, op: &Op, offset: u64) -> Flow {
+    let linear = cpu.segments[usize::from(op.seg & 7)].base.wrapping_add(offset);
     if op.extra & WAITS != 0 && cpu.native.x87_exception_pending() {
         cpu.raise(vector::MF);
+    } else if linear & alignment_mask(op) != 0 {
+        cpu.gp();
     }
     Flow::Fault
+}
+
+/// The bits of a linear address that must be zero.
+#[inline(always)]
+fn alignment_mask(op: &Op) -> u64 {
+    (1 << (op.extra >> 10 & 7)) - 1
 }
 
 /// Operands that cross a page, lie on a device, or need the slow path otherwise.
@@ -259,7 +269,7 @@ fn gather(cpu: &mut Cpu, op: &Op) -> Flow {
     let result = gather.run(&mut state, |index| {
         let offset = offset.wrapping_add(index as u64) & mask;
         let linear = Full::linear(cpu, op.seg, offset, size, false)?;
-        if size == 4 { cpu.load::<u32>(linear, op.seg).map(u64::from) } else { cpu.load::<u64>(linear, op.seg) }
+        if size == 4 { cpu.load::<u32, Full>(linear, op.seg).map(u64::from) } else { cpu.load::<u64, Full>(linear, op.seg) }
     });
     cpu.native.vector = state.vector;
     match result {
