@@ -108,10 +108,10 @@ impl Ioapic {
             0 | 2 => u32::from(self.id) << 24,
             1 => (GSI_COUNT as u32 - 1) << 16 | IOAPIC_VERSION,
             0x10.. => {
-                let entry = self.entries.get(usize::from(self.select - 0x10) / 2).copied().unwrap_or(u64::MAX);
+                let entry = self.entries.get(usize::from(self.select - 0x10) / 2).copied().unwrap_or(0);
                 (if self.select & 1 == 0 { entry } else { entry >> 32 }) as u32
             }
-            _ => u32::MAX,
+            _ => 0,
         }
     }
 

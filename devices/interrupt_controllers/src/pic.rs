@@ -245,7 +245,7 @@ impl Chip {
         if value & 0x10 != 0 {
             self.initialize(value);
         } else if value & 0x08 != 0 {
-            self.poll = value & 4 != 0;
+            self.poll |= value & 4 != 0;
             if value & 2 != 0 {
                 self.read_isr = value & 1 != 0;
             }

@@ -50,6 +50,8 @@ pub struct Ps2 {
     replies: VecDeque<(u8, bool)>,
     break_prefix: bool,
     a20: bool,
+    /// The self-test has run; shown as the system flag.
+    tested: bool,
 }
 
 impl Ps2 {
@@ -80,6 +82,7 @@ impl Ps2 {
             replies: VecDeque::new(),
             break_prefix: false,
             a20: true,
+            tested: false,
         }
     }
 
@@ -100,7 +103,7 @@ impl Ps2 {
         (ps2.command, ps2.last_was_command) = (saved.command, saved.last_was_command);
         (ps2.output, ps2.full, ps2.from_mouse) = saved.output;
         ps2.replies = saved.replies.iter().copied().take(REPLIES).collect();
-        (ps2.break_prefix, ps2.a20) = (saved.break_prefix, saved.a20);
+        (ps2.break_prefix, ps2.a20, ps2.tested) = (saved.break_prefix, saved.a20, saved.tested);
         ps2.keyboard = Keyboard::from_saved(&saved.keyboard);
         ps2.mouse = Mouse::from_saved(&saved.mouse);
         ps2.drive_interrupts();
@@ -202,7 +205,7 @@ impl Ps2 {
             | flag(self.full, status::OUTPUT_FULL)
             | flag(self.full && self.from_mouse, status::MOUSE)
             | flag(self.last_was_command, status::COMMAND)
-            | self.memory[0] & mode::SYSTEM
+            | flag(self.tested || self.mode(mode::SYSTEM), mode::SYSTEM)
     }
 
     fn output_port(&self) -> u8 {
@@ -248,7 +251,7 @@ impl Ps2 {
             // Tests of both interfaces, and of the controller itself.
             0xa9 | 0xab => self.reply(0),
             0xaa => {
-                self.set_mode(mode::SYSTEM, true);
+                self.tested = true;
                 self.reply(0x55);
             }
             0xad => self.set_mode(mode::KEYBOARD_OFF, true),
@@ -280,6 +283,7 @@ impl Device for Ps2 {
             replies: self.replies.iter().copied().collect(),
             break_prefix: self.break_prefix,
             a20: self.a20,
+            tested: self.tested,
             keyboard: self.keyboard.save(),
             mouse: self.mouse.save(),
         };
@@ -297,6 +301,7 @@ impl Device for Ps2 {
         self.memory[0] = mode::KEYBOARD_INTERRUPT | mode::MOUSE_INTERRUPT;
         (self.command, self.last_was_command, self.full, self.break_prefix, self.a20) =
             (None, true, false, false, true);
+        self.tested = false;
         self.replies.clear();
         self.keyboard = Keyboard::default();
         self.mouse = Mouse::default();

@@ -159,7 +159,7 @@ impl Mouse {
                 self.rates = [self.rates[1], self.rates[2], value];
                 match self.rates {
                     [200, 100, 80] => self.id = WHEEL,
-                    [200, 200, 80] if self.id == WHEEL => self.id = FIVE_BUTTONS,
+                    [200, 200, 80] => self.id = FIVE_BUTTONS,
                     _ => {}
                 }
             }

@@ -26,6 +26,9 @@ pub struct SavedPs2 {
     /// Gate A20.
     #[n(6)]
     pub a20: bool,
+    /// The self-test has run.
+    #[n(9)]
+    pub tested: bool,
     /// The keyboard.
     #[n(7)]
     pub keyboard: SavedKeyboard,

@@ -19,6 +19,7 @@ const COMPARATORS: usize = 3;
 pub(crate) const TICK: u64 = 10;
 /// 10 ns in femtoseconds; vendor 8086h; legacy routes; 64 bits; three comparators; revision 1.
 const CAPABILITIES: u64 = (TICK * 1_000_000) << 32 | 0x8086_a000 | (COMPARATORS as u64 - 1) << 8 | 1;
+const COUNTER: u64 = 0x0f0;
 const ENABLE: u8 = 1;
 const LEGACY: u8 = 2;
 
@@ -198,7 +199,7 @@ impl Hpet {
             0x000 => CAPABILITIES,
             0x010 => u64::from(self.config),
             0x020 => u64::from(self.status),
-            0x0f0 => self.counter(now),
+            COUNTER => self.counter(now),
             0x100..0x160 => {
                 let comparator = &self.comparators[(register as usize - 0x100) / 0x20];
                 match register & 0x1f {
@@ -218,7 +219,7 @@ impl Hpet {
         match register {
             0x010 => self.write_config((u64::from(self.config) & !mask | value) as u8 & 3, now),
             0x020 => self.status &= !(value as u8),
-            0x0f0 => {
+            COUNTER => {
                 self.base = self.counter(now) & !mask | value;
                 self.anchor = now;
                 self.aim(now);
@@ -293,7 +294,10 @@ impl Device for Hpet {
 
 impl Mmio for Hpet {
     fn mmio_read(&mut self, _bank: u8, offset: u64, _size: u8) -> u64 {
-        self.update();
+        // The counter as a clock is read all the time and depends on nothing else.
+        if offset & !7 != COUNTER {
+            self.update();
+        }
         self.read_register(offset & !7) >> (8 * (offset & 7))
     }
 

@@ -125,6 +125,8 @@ impl Counter {
         self.settle(tick);
         if self.latch.is_none() {
             self.latch = Some(self.value(tick));
+            // Whatever was read before, a latched count is read from its low byte on.
+            self.read_high = false;
         }
     }
 
