@@ -8,7 +8,7 @@ use crate::format::{MIB, REGION_TABLE_OFFSETS, SECTOR};
 use crate::image::open::{fixed_structures, read_headers, read_region_tables};
 use crate::image::{Inner, NewGuid, OpenOptions, Vhdx, format_error};
 use crate::space::SpaceMap;
-use bulkhead_disk::{Buffer, DiskError, Durability, File, Layer, Result};
+use bulkhead_disk::{Buffer, Durability, File, Layer, Result};
 use serde::Serialize;
 use std::rc::Rc;
 
@@ -151,6 +151,10 @@ async fn check_bat(inner: &Inner, report: &mut Report) -> Result<Vec<u64>> {
     let mut at = 0;
     while at < geometry.bat_bytes() {
         let length = (geometry.bat_bytes() - at).min(MIB);
+        if inner.is_bat_hole(at..at + length).await? {
+            at += length;
+            continue;
+        }
         let bytes = inner.read_raw(inner.bat_offset()? + at, length as usize).await?;
         for (position, raw) in bytes.chunks_exact(BAT_ENTRY as usize).enumerate() {
             let index = at / BAT_ENTRY + position as u64;
@@ -237,25 +241,4 @@ async fn clear_entries(inner: &Inner, damaged: &[u64]) -> Result<()> {
         inner.file.write(sector, Buffer::copy_of(&bytes), Durability::Cached).await.result?;
     }
     inner.file.flush().await
-}
-
-/// Whether the image in `file` is the parent that a child with this link expects.
-///
-/// # Errors
-/// `ParentChanged`, naming both ids.
-pub fn check_parent(child: &dyn Layer, parent: &Vhdx) -> Result<()> {
-    let Some(link) = child.parent_link() else { return Ok(()) };
-    let id = parent.link_id();
-    if link.id == id || link.second_id == Some(id) {
-        let (child, parent) = (child.facts(), parent.facts());
-        if child.logical_sector == parent.logical_sector {
-            return Ok(());
-        }
-        let reason = format!("it has {}-byte sectors, the child {}", parent.logical_sector, child.logical_sector);
-        return Err(DiskError::corrupt("open the parent", reason));
-    }
-    let reason = format!("the child was made when its id was {}, now it is {id}: it was changed since", link.id);
-    Err(DiskError::new(bulkhead_disk::ErrorKind::ParentChanged, "open the parent", reason)
-        .with_path(parent.file().path())
-        .advise("restore the parent as it was, or reconnect the child and accept that its data may be inconsistent"))
 }

@@ -35,7 +35,13 @@ impl Vhdx {
         inner.check_writable()?;
         let geometry = inner.geometry();
         let mut dropped = 0;
-        for block in 0..geometry.block_count() {
+        let mut next = 0;
+        while next < geometry.block_count() {
+            let block = inner.next_stored(next).await?;
+            next = block + 1;
+            if block == geometry.block_count() {
+                break;
+            }
             if block % 64 == 0 && !progress(block, geometry.block_count()) {
                 return Err(cancelled());
             }
@@ -126,7 +132,13 @@ impl Inner {
     async fn owners(&self) -> Result<Vec<(u64, BatSlot)>> {
         let geometry = self.geometry();
         let mut owners = Vec::new();
-        for block in 0..geometry.block_count() {
+        let mut next = 0;
+        while next < geometry.block_count() {
+            let block = self.next_stored(next).await?;
+            next = block + 1;
+            if block == geometry.block_count() {
+                break;
+            }
             let entry = self.block(block).await?;
             if entry.state.is_allocated() {
                 owners.push((entry.offset, BatSlot::Payload(block)));

@@ -6,7 +6,7 @@
 //! | [`mod@create`] | laying out a new image |
 //! | [`image`] | an open image as a [`bulkhead_disk::Layer`]: planners, commit through the log, trim |
 //! | [`check`], [`info`] | what is in a file, and whether it is right |
-//! | [`resize`], [`compact`], [`merge`] | operations on closed disks |
+//! | [`resize`], [`compact`] | changing the size of the disk, and of the file |
 //!
 //! How a change becomes durable is told in `image/commit.rs`; the rules that keep reads and writes in flight safe without
 //! locks are told at `Anchor` in `image/mod.rs`.
@@ -20,7 +20,6 @@ pub mod fuzz;
 pub mod image;
 pub mod info;
 mod log_ring;
-pub mod merge;
 pub mod resize;
 mod sector_cache;
 mod space;

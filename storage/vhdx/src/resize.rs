@@ -4,7 +4,7 @@ use crate::format::bat::{BlockState, PayloadEntry};
 use crate::format::geometry::{BAT_ENTRY, Geometry};
 use crate::format::metadata::item;
 use crate::format::region_table::BAT;
-use crate::format::{MIB, REGION_TABLE_OFFSETS, REGION_TABLE_SIZE, SECTOR};
+use crate::format::{MIB, REGION_TABLE_OFFSETS, SECTOR};
 use crate::image::{Inner, Vhdx, format_error};
 use bulkhead_disk::{DiskError, ErrorKind, Result, read_vec};
 use std::ops::Range;
@@ -102,10 +102,7 @@ impl Inner {
             region.length = length as u32;
         }
         let bytes = regions.to_bytes();
-        self.reserve_dirty(2 * (REGION_TABLE_SIZE / SECTOR) as usize).await?;
-        for copy in REGION_TABLE_OFFSETS {
-            self.write_metadata_bytes(copy, &bytes).await?;
-        }
+        self.write_metadata(&REGION_TABLE_OFFSETS.map(|copy| (copy, &bytes[..]))).await?;
         self.state.borrow_mut().regions = regions;
         // Log entries of this session still name the old place: nothing else may go there before the log is emptied.
         self.state.borrow_mut().abandoned.push(old);
@@ -123,7 +120,7 @@ impl Inner {
             if bytes.iter().any(|byte| *byte != 0) {
                 for sector in (at..stop).step_by(SECTOR as usize) {
                     let piece = stop.min((sector + 1).next_multiple_of(SECTOR)) - sector;
-                    self.write_metadata_bytes(bat.start + sector, &vec![0; piece as usize]).await?;
+                    self.write_metadata(&[(bat.start + sector, &vec![0; piece as usize])]).await?;
                 }
             }
             at = stop;

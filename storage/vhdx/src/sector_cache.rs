@@ -52,6 +52,11 @@ impl SectorCache {
         }
     }
 
+    /// The lowest sector in `range` that is here.
+    pub fn first_in(&self, range: std::ops::Range<u64>) -> Option<u64> {
+        self.sectors.keys().copied().filter(|offset| range.contains(offset)).min()
+    }
+
     /// Reads served from memory, and reads that went to the file (VHD-17's counters).
     pub fn counters(&self) -> (u64, u64) {
         (self.hits, self.misses)

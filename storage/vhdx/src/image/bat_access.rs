@@ -4,7 +4,7 @@ use super::{Inner, format_error};
 use crate::format::SECTOR;
 use crate::format::bat::{BlockState, PayloadEntry, decode_bitmap, encode_bitmap};
 use crate::format::bytes::{put, u64_at};
-use crate::format::geometry::BAT_ENTRY;
+use crate::format::geometry::{BAT_ENTRY, BatSlot};
 use crate::format::region_table;
 use crate::sector_cache::locate;
 use bulkhead_disk::Result;
@@ -78,5 +78,40 @@ impl Inner {
     /// Gives `chunk` a sector bitmap block.
     pub(crate) async fn set_bitmap_block(&self, chunk: u64, offset: Option<u64>, barrier: bool) -> Result<()> {
         self.set_bat_entry(self.geometry().bitmap_index(chunk), encode_bitmap(offset), barrier).await
+    }
+
+    /// Whether the host file has a hole where these bytes of the BAT are (so that all entries are 0).
+    pub(crate) async fn is_bat_hole(&self, range: Range<u64>) -> Result<bool> {
+        if self.overlay.is_some() {
+            return Ok(false);
+        }
+        let bat = self.bat_offset()?;
+        let data = self.file.data_after(bat + range.start).await?;
+        Ok(data.is_none_or(|data| data.start >= bat + range.end))
+    }
+
+    /// The first block at or behind `block` whose BAT entry may be anything but "not present": holes of the host file in
+    /// the BAT are skipped, so that a sparse disk of any size is walked in no time. At most the number of blocks.
+    pub(crate) async fn next_stored(&self, block: u64) -> Result<u64> {
+        let geometry = self.geometry();
+        let bat = self.bat_offset()?;
+        let (sector, inside) = locate(bat + geometry.payload_index(block) * BAT_ENTRY);
+        if inside != 0 || self.overlay.is_some() || block >= geometry.block_count() {
+            return Ok(block);
+        }
+        let end = bat + geometry.bat_bytes();
+        let data = self.file.data_after(sector).await?.map_or(end, |data| data.start);
+        // What is cached may be newer than the file.
+        let cached = self.state.borrow().cache.first_in(sector..end);
+        let stop = data.min(cached.unwrap_or(end)).min(end);
+        let stop = stop - stop % SECTOR;
+        if stop <= sector {
+            return Ok(block);
+        }
+        let next = match geometry.slot((stop - bat) / BAT_ENTRY) {
+            BatSlot::Payload(next) => next,
+            BatSlot::Bitmap(chunk) => (chunk + 1) * geometry.chunk_ratio(),
+        };
+        Ok(next.clamp(block, geometry.block_count()))
     }
 }

@@ -15,13 +15,6 @@ impl Vhdx {
         &self.inner
     }
 
-    /// The DataWriteGuid that the image will have after its first change since it was opened. A merge into this image
-    /// enters it into the children as their second accepted id before it starts.
-    pub fn next_link_id(&self) -> Uuid {
-        let state = self.inner.state.borrow();
-        if state.data_changed { state.header.data_write_guid } else { state.next_data_write_guid }
-    }
-
     /// Metadata reads served from memory, and those that went to the file.
     pub fn metadata_reads(&self) -> (u64, u64) {
         self.inner.state.borrow().cache.counters()
@@ -89,7 +82,8 @@ impl Layer for Vhdx {
     }
 
     fn next_link_id(&self) -> Uuid {
-        Self::next_link_id(self)
+        let state = self.inner.state.borrow();
+        if state.data_changed { state.header.data_write_guid } else { state.next_data_write_guid }
     }
 
     fn parent_link(&self) -> Option<ParentLink> {

@@ -38,13 +38,13 @@ impl Inner {
     /// Replaces the content of a known item; together with a changed table row when the length differs.
     pub(crate) async fn write_item(&self, guid: Uuid, content: &[u8]) -> Result<()> {
         let (region, row, table) = self.place_item(guid, content.len())?;
-        // Flushed before, so that table and item fit into one entry together.
-        let sectors = content.len().div_ceil(4096) + 1 + (TABLE_SIZE / 4096) as usize;
-        self.reserve_dirty(sectors).await?;
-        if table != self.state.borrow().table {
-            self.write_metadata_bytes(region, &table.to_bytes()).await?;
+        let rows = table.to_bytes();
+        let item = (region + u64::from(row), content);
+        if table == self.state.borrow().table {
+            self.write_metadata(&[item]).await?;
+        } else {
+            self.write_metadata(&[(region, &rows), item]).await?;
         }
-        self.write_metadata_bytes(region + u64::from(row), content).await?;
         self.state.borrow_mut().table = table;
         Ok(())
     }

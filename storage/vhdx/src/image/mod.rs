@@ -24,7 +24,7 @@ use crate::sector_cache::{Batch, SectorCache};
 use crate::space::SpaceMap;
 use bulkhead_disk::{Buffer, DiskError, Durability, ErrorKind, File, FlushGate, LocalLock, Result};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use uuid::Uuid;
@@ -182,22 +182,48 @@ impl Inner {
         }
     }
 
-    /// Overwrites metadata bytes anywhere, sector by sector.
-    pub(crate) async fn write_metadata_bytes(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut done = 0;
-        while done < bytes.len() {
-            let (sector, inside) = crate::sector_cache::locate(offset + done as u64);
-            let count = (bytes.len() - done).min(SECTOR as usize - inside);
-            let piece = &bytes[done..done + count];
-            self.change_sector(sector, false, |data| data[inside..inside + count].copy_from_slice(piece)).await?;
-            done += count;
+    /// Overwrites metadata bytes in several places as one change: all of it is in one commit, or nothing.
+    pub(crate) async fn write_metadata(&self, patches: &[(u64, &[u8])]) -> Result<()> {
+        let sectors = sectors_of(patches);
+        loop {
+            for sector in sectors.keys() {
+                self.load_sector(*sector).await?;
+            }
+            self.reserve_dirty(sectors.len()).await?;
+            let cache = &mut self.state.borrow_mut().cache;
+            // Loading and waiting may have evicted some of them: then again. From here on nothing is awaited.
+            if !sectors.keys().all(|sector| cache.get(*sector).is_some()) {
+                continue;
+            }
+            for (sector, pieces) in &sectors {
+                cache.modify(*sector, false, |data| {
+                    for (inside, piece) in pieces {
+                        data[*inside..*inside + piece.len()].copy_from_slice(piece);
+                    }
+                });
+            }
+            return Ok(());
         }
-        Ok(())
     }
 
     pub(crate) async fn write_file(&self, offset: u64, data: Vec<u8>) -> Result<()> {
         self.file.write(offset, Buffer::copy_of(&data), Durability::Cached).await.result
     }
+}
+
+/// For each metadata sector: what the patches write into it, with the position inside.
+fn sectors_of<'a>(patches: &[(u64, &'a [u8])]) -> BTreeMap<u64, Vec<(usize, &'a [u8])>> {
+    let mut sectors: BTreeMap<u64, Vec<(usize, &[u8])>> = BTreeMap::new();
+    for (offset, bytes) in patches {
+        let mut done = 0;
+        while done < bytes.len() {
+            let (sector, inside) = crate::sector_cache::locate(offset + done as u64);
+            let count = (bytes.len() - done).min(SECTOR as usize - inside);
+            sectors.entry(sector).or_default().push((inside, &bytes[done..done + count]));
+            done += count;
+        }
+    }
+    sectors
 }
 
 /// Reads `length` bytes, zeros behind the end of the file, with `overlay` applied.

@@ -257,6 +257,11 @@ impl Inner {
         let mut at = 0;
         while at < geometry.bat_bytes() {
             let length = (geometry.bat_bytes() - at).min(MIB);
+            if self.is_bat_hole(at..at + length).await? {
+                self.state.borrow_mut().scanned.extend(at / SECTOR..(at + length) / SECTOR);
+                at += length;
+                continue;
+            }
             let bytes = self.read_raw(self.bat_offset()? + at, length as usize).await?;
             for (index, sector) in bytes.chunks(SECTOR as usize).enumerate() {
                 let number = at / SECTOR + index as u64;

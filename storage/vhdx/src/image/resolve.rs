@@ -1,7 +1,6 @@
 //! The read planner.
 
 use super::Inner;
-use super::write::pieces;
 use crate::format::bat::BlockState;
 use bulkhead_disk::{Extent, Place, Result};
 use std::ops::Range;
@@ -41,7 +40,19 @@ impl Inner {
     pub(crate) async fn resolve(&self, range: Range<u64>) -> Result<Vec<Extent>> {
         let geometry = self.geometry();
         let mut extents = Extents::default();
-        for (block, piece) in pieces(range, geometry.block_size()) {
+        let size = geometry.block_size();
+        let mut at = range.start;
+        while at < range.end {
+            let (block, start) = (at / size, at % size);
+            let stored = self.next_stored(block).await?;
+            if stored > block {
+                let end = (stored * size).min(range.end);
+                extents.push(end - at, Place::Absent);
+                at = end;
+                continue;
+            }
+            let piece = start..size.min(start + (range.end - at));
+            at += piece.end - piece.start;
             let entry = self.block(block).await?;
             let len = piece.end - piece.start;
             match entry.state {

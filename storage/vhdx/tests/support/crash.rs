@@ -175,7 +175,7 @@ impl Crash {
             ways.push(PowerCut::OnlyOne(random.below(64) as usize));
             // The most telling, right before a flush: one payload write missing behind a log entry that arrived.
             let before_flush = log.get(cut) == Some(&Recorded::Flush);
-            ways.extend((0..if long || before_flush { 16 } else { 1 }).map(PowerCut::AllButOne));
+            ways.extend((0..if long || before_flush { 12 } else { 1 }).map(PowerCut::AllButOne));
             for way in ways {
                 let what = format!("power cut after change {cut} of {}, {way:?}", self.file.changes());
                 judge(self.file.after_cut(cut, way), cut, &what);

@@ -91,7 +91,7 @@ impl Mix {
 
     pub fn range(&mut self) -> std::ops::Range<u64> {
         let sectors = self.size / self.sector;
-        let length = 1 + if self.random.one_in(100) {
+        let length = 1 + if self.random.one_in(500) {
             self.random.below(self.longest * 400)
         } else {
             let longest = self.longest;
