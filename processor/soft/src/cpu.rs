@@ -13,7 +13,7 @@ use bulkhead_engine::VpExits;
 use bulkhead_native::NativeState;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A segment register with what limit and rights boil down to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -207,6 +207,8 @@ pub(crate) struct Cpu {
     pub last_op: Option<OpPointer>,
     /// Instructions that may still be executed.
     pub budget: i64,
+    /// The request bits of this VP's mailbox, which `partition` keeps alive.
+    pub requests: NonNull<AtomicU32>,
     /// ES CS SS DS FS GS, and two that are never used (masked numbers need no bounds check).
     pub segments: [SegmentRegister; 8],
     /// x87, SSE and AVX state.
@@ -376,7 +378,17 @@ impl Cpu {
     /// Whether somebody wants something: long instructions stop when they can.
     #[inline(always)]
     pub fn must_stop(&self) -> bool {
-        self.shared().requests.load(Ordering::Relaxed) != 0
+        // SAFETY: points into `partition`, whose VPs never move.
+        unsafe { self.requests.as_ref() }.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether a repeated instruction must stop between two runs of elements. Each further run counts as an
+    /// instruction; limited VPs stop in the middle of endless ones only.
+    #[inline(always)]
+    pub fn must_pause_repeat(&mut self) -> bool {
+        const GRACE: i64 = 1024;
+        self.budget -= 1;
+        self.budget < -GRACE || self.must_stop()
     }
 
     /// Instructions executed so far.

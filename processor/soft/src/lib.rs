@@ -19,6 +19,8 @@ mod decode;
 mod exception;
 mod features;
 mod flags;
+#[doc(hidden)]
+pub mod fuzz;
 mod int;
 mod interrupt;
 mod map;

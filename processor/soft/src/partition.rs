@@ -221,6 +221,7 @@ fn new_cpu(partition: Arc<PartitionShared>, features: Arc<Features>, index: usiz
         tlb: mmu.pointer(Privilege::Supervisor),
         last_op: None,
         budget: 0,
+        requests: std::ptr::NonNull::from(&partition.vps[index].requests),
         segments: [SegmentRegister::default(); 8],
         native: NativeState::new(),
         fault: Exception::default(),

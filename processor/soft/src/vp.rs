@@ -136,7 +136,7 @@ impl Cpu {
         } else if self.interrupt_waiting && !self.nmi_blocked && self.shared().nmi.load(Ordering::Relaxed) {
             self.look_for_interrupts()?;
         }
-        if self.shared().requests.load(Ordering::Relaxed) != 0 && self.serve_requests()? {
+        if self.must_stop() && self.serve_requests()? {
             return Ok(Some(Stop::Kicked));
         }
         if self.budget <= 0 {
@@ -175,7 +175,7 @@ impl Cpu {
                 Flow::Indirect => 2,
                 _ => return self.finish(block, flow),
             };
-            if self.shared().requests.load(Ordering::Relaxed) != 0 || self.budget < LONGEST_BLOCK {
+            if self.must_stop() || self.budget < LONGEST_BLOCK {
                 return Ok(());
             }
             if slot < 2
@@ -242,7 +242,8 @@ impl Cpu {
         let flow = self.run_block(block);
         self.finish(block, flow)?;
         let delivered = self.events.exceptions != exceptions;
-        if delivered || flow == Flow::Again || self.shadow == InterruptShadow::MovSs {
+        // A repeated instruction stops (`Again`) after each element: that is a step as well.
+        if delivered || self.shadow == InterruptShadow::MovSs {
             return Ok(());
         }
         match self.trap_after(single_step) {

@@ -98,7 +98,9 @@ pub(crate) fn walk(
         let page = linear & 0xffff_f000;
         return Ok(Translation { page, size: 12, writable: true, executable: true, global: true });
     }
-    loop {
+    for attempt in 0.. {
+        // Somebody who keeps changing entries under us gets a translation without accessed bits in the end.
+        let update = update && attempt < MAX_ATTEMPTS;
         let leaf = if paging.pae || paging.long {
             find_leaf_64(tables, paging, linear, update)
         } else {
@@ -118,7 +120,11 @@ pub(crate) fn walk(
             },
         }
     }
+    Err(access_code(paging, access, user))
 }
+
+/// Walks that start over because an entry changed.
+const MAX_ATTEMPTS: u32 = 64;
 
 enum Miss {
     /// An entry changed between reading and marking it: walk again.

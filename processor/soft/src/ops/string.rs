@@ -231,7 +231,7 @@ fn repeat<N: Int>(cpu: &mut Cpu, mut step: impl FnMut(&mut Cpu, u64) -> Result<S
         if done.end || left == done.count {
             return Flow::Next;
         }
-        if single || cpu.must_stop() {
+        if single || cpu.must_pause_repeat() {
             return Flow::Again;
         }
     }
