@@ -23,6 +23,8 @@ pub mod layout {
     pub const SLOT_SIZE: usize = 191;
     /// Bytes at [`CODE`].
     pub const CODE_SIZE: usize = (SLOTS * SLOT_SIZE).next_multiple_of(0x1000);
+    /// Slots that share a code segment in [`super::Mode::Segmented`].
+    pub const SEGMENT_SLOTS: usize = SLOTS / 2;
     /// Different initial contents of [`DATA`].
     pub const IMAGES: usize = 16;
 
@@ -35,24 +37,27 @@ pub mod layout {
     pub const READ_ONLY_FILL: u8 = 0x5a;
 }
 
-/// Segment of the code.
+/// Segments of the code and its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
     /// 64-bit.
     Long,
-    /// 32-bit in compatibility mode.
+    /// 32-bit in compatibility mode, flat.
     Compatibility,
+    /// 16-bit in compatibility mode: code, data and stack in segments of 64 KiB.
+    Segmented,
 }
 
 impl Mode {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Long, Self::Compatibility];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Long, Self::Compatibility, Self::Segmented];
 
-    /// 64 or 32.
+    /// 64, 32 or 16.
     pub const fn bits(self) -> u32 {
         match self {
             Self::Long => 64,
             Self::Compatibility => 32,
+            Self::Segmented => 16,
         }
     }
 
@@ -60,8 +65,29 @@ impl Mode {
     pub const fn registers(self) -> usize {
         match self {
             Self::Long => 16,
-            Self::Compatibility => 8,
+            Self::Compatibility | Self::Segmented => 8,
         }
+    }
+
+    /// Base of the data and stack segments.
+    pub const fn data_base(self) -> u64 {
+        match self {
+            Self::Long | Self::Compatibility => 0,
+            Self::Segmented => layout::DATA,
+        }
+    }
+
+    /// Base of the code segment for a slot: one of two, so that all slots are within 64 KiB.
+    pub const fn code_base(self, slot: usize) -> u64 {
+        match self {
+            Self::Long | Self::Compatibility => 0,
+            Self::Segmented => layout::slot(slot / layout::SEGMENT_SLOTS * layout::SEGMENT_SLOTS),
+        }
+    }
+
+    /// Instruction pointer at the start of a slot.
+    pub const fn start(self, slot: usize) -> u64 {
+        layout::slot(slot) - self.code_base(slot)
     }
 }
 

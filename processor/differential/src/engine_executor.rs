@@ -18,6 +18,7 @@ use bulkhead_reactor::{Time, VirtualReactor};
 use crate::case::layout::{
     CODE, CODE_SIZE, DATA, DATA_SIZE, READ_ONLY, READ_ONLY_FILL, READ_ONLY_SIZE, SLOT_SIZE, slot,
 };
+use crate::host_child::selectors;
 use crate::{Case, Exception, Executor, Mode, Outcome, Registers};
 
 /// Guest-physical memory.
@@ -58,6 +59,8 @@ const TASK: u16 = 0x40;
 const CODE_64: u16 = 0xa0fb;
 const CODE_32: u16 = 0xc0fb;
 const DATA_32: u16 = 0xc0f3;
+const CODE_16: u16 = 0x00fb;
+const DATA_16: u16 = 0x00f3;
 const BUSY_TSS: u16 = 0x008b;
 
 /// More than any sequence has: a REP instruction counts as one.
@@ -147,11 +150,20 @@ impl EngineExecutor {
         let from = &case.registers;
         (state.gpr, state.rip, state.rflags) = (from.gpr, from.rip, from.rflags);
         state.xsave = from.to_xsave();
-        let (selector, attributes) = match case.mode {
-            Mode::Long => (USER_CODE_64, CODE_64),
-            Mode::Compatibility => (USER_CODE_32, CODE_32),
+        let (code, data) = selectors(case.mode, case.slot);
+        let flat = |selector, attributes| Segment { base: 0, limit: u32::MAX, selector, attributes };
+        let small = |base, selector, attributes| Segment { base, limit: 0xffff, selector, attributes };
+        let (code, data) = match case.mode {
+            Mode::Long => (flat(code, CODE_64), flat(data, DATA_32)),
+            Mode::Compatibility => (flat(code, CODE_32), flat(data, DATA_32)),
+            Mode::Segmented => {
+                (small(case.mode.code_base(case.slot), code, CODE_16), small(case.mode.data_base(), data, DATA_16))
+            }
         };
-        state.segments[seg::CS] = Segment { base: 0, limit: u32::MAX, selector, attributes };
+        state.segments[seg::CS] = code;
+        for index in [seg::ES, seg::SS, seg::DS] {
+            state.segments[index] = data;
+        }
         state
     }
 
@@ -269,10 +281,7 @@ fn base_state(cpuid: &CpuidTable) -> VpState {
     state.efer = 0xd01;
     state.xcr0 = if avx { 7 } else { 1 };
     state.rflags = 0x202;
-    let data = Segment { base: 0, limit: u32::MAX, selector: USER_DATA, attributes: DATA_32 };
-    state.segments = [data; 6];
-    state.segments[seg::FS] = Segment::default();
-    state.segments[seg::GS] = Segment::default();
+    state.segments = [Segment::default(); 6];
     state.ldtr = Segment { attributes: 0x82, ..Segment::default() };
     state.tr = Segment { base: kernel(physical::TSS), limit: 0x67, selector: TASK, attributes: BUSY_TSS };
     state.gdtr = DescriptorTable { base: kernel(physical::GDT), limit: 0x4f };

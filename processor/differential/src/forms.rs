@@ -48,7 +48,7 @@ impl Refusal {
     }
 }
 
-/// Every form that a guest of the richest model may execute, in both modes, in a fixed order.
+/// Every form that a guest of the richest model may execute, in all modes, in a fixed order.
 pub fn forms() -> &'static [Form] {
     static FORMS: OnceLock<Vec<Form>> = OnceLock::new();
     FORMS.get_or_init(|| {
@@ -68,6 +68,7 @@ fn exists(form: Form, features: &Features) -> bool {
     let decoded = match form.mode {
         Mode::Long => info.mode64() && info.intel_decoder64() && info.long_mode(),
         Mode::Compatibility => info.mode32() && info.intel_decoder32() && info.compatibility_mode(),
+        Mode::Segmented => info.mode16() && info.intel_decoder16() && info.compatibility_mode(),
     };
     // WAIT-prefixed forms are two instructions to a processor; others need decoder options for extinct processors.
     info.is_instruction() && decoded && !info.fwait() && info.decoder_option() == 0 && features.allows(code)

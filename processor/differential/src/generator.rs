@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderOptions, Encoder, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
-    OpAccess, OpKind, Register, RflagsBits,
+    OpAccess, OpKind, Register,
 };
 
-use crate::case::layout::{self, DATA, DATA_SIZE, IMAGES};
+use crate::case::layout::{DATA, DATA_SIZE, IMAGES};
 use crate::undefined::UndefinedFlags;
 use crate::{Case, Form, Mode, Random, Registers, forms, refusal};
 
@@ -107,18 +107,24 @@ impl<'a> Sequence<'a> {
     }
 
     fn address(&self) -> u64 {
-        layout::slot(self.slot) + self.code.len() as u64
+        self.mode.start(self.slot) + self.code.len() as u64
     }
 
     /// Branches go to the INT3 before the first instruction.
     pub fn branch_target(&self) -> u64 {
-        layout::slot(self.slot)
+        self.mode.start(self.slot)
     }
 
     /// A register whose value is known when the next instruction executes.
     pub fn known_register(&mut self) -> Option<usize> {
         let count = self.mode.registers() as u64;
-        (0..4).map(|_| self.random.below(count) as usize).find(|&register| self.written >> register & 1 == 0)
+        let written = self.written;
+        (0..4).map(|_| self.random.below(count) as usize).find(|register| written >> register & 1 == 0)
+    }
+
+    /// Whether no instruction has written the register.
+    pub fn is_known(&self, register: usize) -> bool {
+        self.written >> register & 1 == 0
     }
 
     /// Gives a register an initial value if nothing depends on the old one yet.
@@ -184,7 +190,7 @@ impl<'a> Sequence<'a> {
             // Whether a masked-out byte can fault, and at which address, is the processor's choice.
             Maskmovdqu | Maskmovq | Vmaskmovdqu => {
                 let inside = DATA + self.random.below(DATA_SIZE as u64 - 16);
-                self.prefer(Register::RDI, inside).then_some(())
+                self.prefer(Register::RDI, inside - self.mode.data_base()).then_some(())
             }
             // A 16-bit double shift by more than 16 has no defined result.
             Shld | Shrd
@@ -215,9 +221,8 @@ impl<'a> Sequence<'a> {
     }
 
     fn patch_stack(&mut self, value: u64) -> Option<()> {
-        let rsp = self.registers.gpr[4];
-        (self.written >> 4 & 1 == 0).then_some(())?;
-        self.patch(rsp, value);
+        self.is_known(4).then_some(())?;
+        self.patch(self.registers.gpr[4] + self.mode.data_base(), value);
         Some(())
     }
 
@@ -262,16 +267,17 @@ impl<'a> Sequence<'a> {
 
 fn initial_registers(random: &mut Random, mode: Mode, slot: usize) -> Registers {
     let mut registers = Registers::initial();
-    registers.rip = layout::slot(slot) + 1;
+    registers.rip = mode.start(slot) + 1;
+    let data = DATA - mode.data_base();
     for value in registers.gpr.iter_mut().take(mode.registers()) {
-        *value = if random.chance(40) { DATA + random.below(DATA_SIZE as u64) } else { random.integer() };
-        if mode == Mode::Compatibility {
+        *value = if random.chance(40) { data + random.below(DATA_SIZE as u64) } else { random.integer() };
+        if mode != Mode::Long {
             *value &= 0xffff_ffff;
         }
     }
     // A stack in the middle of the data, nearly always aligned.
     let aligned = random.chance(95);
-    registers.gpr[4] = (DATA + 0x400 + random.below(0x1800)) & if aligned { !7 } else { !0 };
+    registers.gpr[4] = (data + 0x400 + random.below(0x1800)) & if aligned { !7 } else { !0 };
     registers.rflags = 0x202 | random.bits() & 0x8d5 | u64::from(random.chance(10)) << 10;
     for vector in registers.vector.iter_mut().take(mode.registers()) {
         let upper = random.chance(70);

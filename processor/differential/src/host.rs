@@ -77,7 +77,18 @@ impl Host {
         if child < 0 {
             return Err(io::Error::last_os_error().into());
         }
+        let mut byte = [0];
+        if read(&answers, &mut byte) != Ok(1) {
+            return Err(io::Error::other("it ended at once").into());
+        }
         Ok(Self { shared, code, commands, answers, child })
+    }
+
+    /// Whether the host can run cases of a mode: 16-bit segments need the local descriptor table, which kernels may
+    /// be built without.
+    pub fn supports(&self, mode: Mode) -> bool {
+        // SAFETY: the child has written it before it answered, and does not touch it again.
+        mode != Mode::Segmented || unsafe { (*self.shared).segmented }
     }
 
     /// Runs at most [`crate::layout::SLOTS`] cases, each in the slot it was made for.
@@ -88,7 +99,7 @@ impl Host {
         shared.count = cases.len() as u32;
         for (entry, case) in shared.entries.iter_mut().zip(cases) {
             entry.registers = case.registers;
-            entry.wide = case.mode == Mode::Long;
+            (entry.code, entry.data) = host_child::selectors(case.mode, case.slot);
             entry.image = case.image as u32;
             entry.patch_count = case.patches.len().min(PATCHES) as u32;
             entry.patches[..case.patches.len()].copy_from_slice(&case.patches);

@@ -12,8 +12,10 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use crate::case::layout::{CODE, CODE_SIZE, DATA, DATA_SIZE, IMAGES, READ_ONLY, READ_ONLY_FILL, READ_ONLY_SIZE, SLOTS};
-use crate::case::{Exception, Registers};
+use crate::case::layout::{
+    CODE, CODE_SIZE, DATA, DATA_SIZE, IMAGES, READ_ONLY, READ_ONLY_FILL, READ_ONLY_SIZE, SEGMENT_SLOTS, SLOTS,
+};
+use crate::case::{Exception, Mode, Registers};
 
 /// Patches that a case may have.
 pub const PATCHES: usize = 8;
@@ -22,7 +24,9 @@ pub const PATCHES: usize = 8;
 #[repr(C)]
 pub struct Entry {
     pub registers: Registers,
-    pub wide: bool,
+    /// Selectors of CS, and of SS, DS and ES.
+    pub code: u16,
+    pub data: u16,
     pub image: u32,
     pub patch_count: u32,
     pub patches: [(u32, u64); PATCHES],
@@ -35,6 +39,8 @@ pub struct Entry {
 #[repr(C)]
 pub struct Shared {
     pub count: u32,
+    /// The child has made the local descriptors of [`Mode::Segmented`].
+    pub segmented: bool,
     /// Entry being executed: tells the parent which case hung or killed the child.
     pub current: AtomicU32,
     /// Where the handler goes back to when all cases are done: the child's own registers.
@@ -47,10 +53,19 @@ static SHARED: AtomicPtr<Shared> = AtomicPtr::new(ptr::null_mut());
 
 const NOT_STARTED: u32 = u32::MAX;
 
-/// Selectors that Linux gives to user processes.
-const CODE_64: u64 = 0x33;
-const CODE_32: u64 = 0x23;
-const DATA_SELECTOR: u64 = 0x2b;
+/// CS and data selectors of a mode: those that Linux gives to all processes, or of the local table made by
+/// [`make_segments`].
+pub fn selectors(mode: Mode, slot: usize) -> (u16, u16) {
+    // In the local table, CPL 3.
+    let local = |index: usize| (index as u16) << 3 | 7;
+    match mode {
+        Mode::Long => (0x33, FLAT_DATA),
+        Mode::Compatibility => (0x23, FLAT_DATA),
+        Mode::Segmented => (local(slot / SEGMENT_SLOTS), local(2)),
+    }
+}
+
+const FLAT_DATA: u16 = 0x2b;
 
 /// Everything the child does; exits when the pipe closes.
 ///
@@ -64,10 +79,11 @@ pub unsafe fn main(shared: *mut Shared, code: c_int, commands: c_int, answers: c
         if !map_all(code) || !install() {
             libc::_exit(3);
         }
-        // Compatibility mode uses DS and ES, which 64-bit processes leave null.
-        std::arch::asm!("mov ds, {0:e}", "mov es, {0:e}", in(reg) DATA_SELECTOR, options(nostack, preserves_flags));
+        (*shared).segmented = make_segments();
         let mut byte = 0_u8;
         let byte: *mut c_void = (&raw mut byte).cast();
+        // Says that `segmented` is valid.
+        libc::write(answers, byte, 1);
         while libc::read(commands, byte, 1) == 1 {
             (*shared).current.store(NOT_STARTED, Ordering::Relaxed);
             // The handler takes over here and comes back after the last case.
@@ -100,6 +116,27 @@ unsafe fn map_all(code: c_int) -> bool {
         ptr::write_bytes(READ_ONLY as *mut u8, READ_ONLY_FILL, READ_ONLY_SIZE);
         libc::mprotect(READ_ONLY as *mut c_void, READ_ONLY_SIZE, libc::PROT_READ) == 0
     }
+}
+
+/// Two code segments and one for data and stack, 16-bit, in the local descriptor table. Kernels may lack that.
+unsafe fn make_segments() -> bool {
+    /// `struct user_desc` of modify_ldt(2).
+    #[repr(C)]
+    struct Descriptor {
+        number: u32,
+        base: u32,
+        limit: u32,
+        flags: u32,
+    }
+    const WRITE: c_int = 0x11;
+    // Bits 1 and 2 of the flags: contents, 2 = code; bit 6: useable.
+    let make = |number, base: u64, code: u32| {
+        let descriptor = Descriptor { number, base: base as u32, limit: 0xffff, flags: code << 2 | 0x40 };
+        let size = size_of::<Descriptor>();
+        // SAFETY: a valid descriptor of the stated size; nobody uses the entry yet.
+        unsafe { libc::syscall(libc::SYS_modify_ldt, WRITE, &raw const descriptor, size) == 0 }
+    };
+    make(0, Mode::Segmented.code_base(0), 1) && make(1, Mode::Segmented.code_base(SEGMENT_SLOTS), 1) && make(2, DATA, 0)
 }
 
 unsafe fn install() -> bool {
@@ -231,9 +268,13 @@ unsafe fn start(entry: &Entry, images: &[[u8; DATA_SIZE]; IMAGES], registers: &m
     }
     registers[libc::REG_RIP as usize] = entry.registers.rip as i64;
     registers[libc::REG_EFL as usize] = entry.registers.rflags as i64;
-    let code = if entry.wide { CODE_64 } else { CODE_32 };
+    let (code, data) = (u64::from(entry.code), u64::from(entry.data));
     let others = registers[libc::REG_CSGSFS as usize] as u64 & 0x0000_ffff_ffff_0000;
-    registers[libc::REG_CSGSFS as usize] = (others | code | DATA_SELECTOR << 48) as i64;
+    registers[libc::REG_CSGSFS as usize] = (others | code | data << 48) as i64;
+    // SAFETY: 64-bit code ignores DS and ES, and the kernel keeps them through the return to the case.
+    unsafe {
+        std::arch::asm!("mov ds, {0:e}", "mov es, {0:e}", in(reg) entry.data, options(nostack, preserves_flags));
+    }
     // SAFETY: DATA is mapped writable and nobody's; the area as in `record`.
     unsafe {
         ptr::copy_nonoverlapping(images[entry.image as usize].as_ptr(), DATA as *mut u8, DATA_SIZE);

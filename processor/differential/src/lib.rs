@@ -10,12 +10,13 @@
 //! | to find | look in |
 //! |---|---|
 //! | addresses of code and data, registers, outcome | `case.rs` |
-//! | random operands for an instruction form; whole sequences | `operands.rs`, `generator.rs` |
+//! | random operands for an instruction form; memory operands; whole sequences | `operands.rs`, `addresses.rs`, `generator.rs` |
 //! | which forms are generated, and why others are not | `forms.rs` |
 //! | running cases on the host | `host.rs`, `host_child.rs` |
 //! | what must be equal | `compare.rs` |
 //! | a failing case made small | `minimise.rs` |
 
+mod addresses;
 mod case;
 mod compare;
 mod engine_executor;

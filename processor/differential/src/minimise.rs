@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use iced_x86::{Decoder, DecoderOptions, Encoder, Formatter, IntelFormatter};
 
-use crate::case::layout;
 use crate::round::Executor;
 use crate::undefined::UndefinedFlags;
 use crate::{Case, Host, Outcome, Registers, differences};
@@ -63,7 +62,7 @@ fn without(case: &Case, index: usize) -> Option<Case> {
     shorter.instructions.remove(index);
     shorter.undefined_before.clear();
     let mut undefined = UndefinedFlags::default();
-    let start = layout::slot(case.slot);
+    let start = case.mode.start(case.slot);
     let mut code = vec![0xcc];
     for instruction in &mut shorter.instructions {
         let mut encoder = Encoder::try_new(case.mode.bits()).ok()?;
@@ -99,7 +98,7 @@ pub(crate) fn describe(case: &Case) -> String {
     let mut text = format!("seed {:#x}, {:?} mode, slot {}\n", case.seed, case.mode, case.slot);
     let mut formatter = IntelFormatter::new();
     for instruction in &case.instructions {
-        let at = (instruction.ip() - layout::slot(case.slot)) as usize;
+        let at = (instruction.ip() - case.mode.start(case.slot)) as usize;
         let mut line = String::new();
         formatter.format(instruction, &mut line);
         let bytes = &case.code[at..at + instruction.len()];

@@ -2,7 +2,6 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpCodeOperandKind as Kind, OpKind, Register};
 
-use crate::case::layout::{DATA, DATA_SIZE, READ_ONLY};
 use crate::generator::Sequence;
 use crate::{Mode, Random};
 
@@ -33,17 +32,8 @@ impl Sequence<'_> {
         if self.immediate(instruction, index, kind) {
             return Some(());
         }
-        let wide = self.mode == Mode::Long;
         match kind {
-            Kind::seg_rSI => {
-                instruction.set_op_kind(index, if wide { OpKind::MemorySegRSI } else { OpKind::MemorySegESI })
-            }
-            Kind::es_rDI => {
-                instruction.set_op_kind(index, if wide { OpKind::MemoryESRDI } else { OpKind::MemoryESEDI })
-            }
-            Kind::seg_rDI => {
-                instruction.set_op_kind(index, if wide { OpKind::MemorySegRDI } else { OpKind::MemorySegEDI })
-            }
+            Kind::seg_rSI | Kind::es_rDI | Kind::seg_rDI => self.string_operand(instruction, index, kind),
             Kind::br16_1 | Kind::br16_2 => {
                 instruction.set_op_kind(index, OpKind::NearBranch16);
                 instruction.set_near_branch16(self.branch_target() as u16);
@@ -56,13 +46,7 @@ impl Sequence<'_> {
                 instruction.set_op_kind(index, OpKind::NearBranch64);
                 instruction.set_near_branch64(self.branch_target());
             }
-            Kind::seg_rBX_al => {
-                instruction.set_op_kind(index, OpKind::Memory);
-                instruction.set_memory_base(if wide { Register::RBX } else { Register::EBX });
-                instruction.set_memory_index(Register::AL);
-                let value = DATA + self.random.below(DATA_SIZE as u64 - 256);
-                self.prefer(Register::RBX, value);
-            }
+            Kind::seg_rBX_al => self.table_operand(instruction, index),
             Kind::mem_vsib32x | Kind::mem_vsib64x | Kind::mem_vsib32y | Kind::mem_vsib64y => {
                 instruction.set_op_kind(index, OpKind::Memory);
                 self.vector_memory(instruction, kind);
@@ -158,100 +142,14 @@ impl Sequence<'_> {
         true
     }
 
-    /// A linear address for an operand: mostly inside the data pages, now and then across a page, read-only or not
-    /// mapped at all.
-    fn target(&mut self, size: u64) -> u64 {
-        let size = size.max(1);
-        let inside = DATA_SIZE as u64 - size;
-        match self.random.below(100) {
-            0..=64 => DATA + self.random.below(inside / size + 1) * size,
-            65..=81 => DATA + self.random.below(inside + 1),
-            // Across the boundary of the two pages.
-            82..=91 => DATA + 0x1000 - self.random.below(size + 1),
-            92..=94 => READ_ONLY + self.random.below(0x1000 / size) * size,
-            // From writable into read-only memory.
-            95 => READ_ONLY - self.random.below(size + 1),
-            96 => DATA - self.random.below(size + 16),
-            97 => READ_ONLY + 0x1000 - self.random.below(size),
-            98 => self.random.below(0x8000),
-            _ => 0x3000_0000 + self.random.below(0x1000),
-        }
-    }
-
-    fn memory(&mut self, instruction: &mut Instruction, absolute: bool) {
-        let size = instruction.memory_size().size() as u64;
-        let target = self.target(size);
-        self.last_target = target;
-        let long = self.mode == Mode::Long;
-        // Address size 32 in 64-bit mode now and then.
-        let wide = long && !self.random.chance(6);
-        let first = if wide { Register::RAX } else { Register::EAX };
-        let mut rest = target;
-        instruction.set_memory_index_scale(1);
-        if !absolute && self.random.chance(85) {
-            if let Some(base) = self.known_register() {
-                instruction.set_memory_base(first + base as u32);
-                rest = rest.wrapping_sub(self.registers.gpr[base]);
-            }
-            if self.random.chance(40)
-                && let Some(index) = self.known_register().filter(|&index| index != 4)
-            {
-                instruction.set_memory_index(first + index as u32);
-                let scale = 1 << self.random.below(4);
-                instruction.set_memory_index_scale(scale);
-                rest = rest.wrapping_sub(self.registers.gpr[index].wrapping_mul(u64::from(scale)));
-            }
-        }
-        let plain = instruction.memory_base() == Register::None && instruction.memory_index() == Register::None;
-        if !wide {
-            rest &= 0xffff_ffff;
-        }
-        if plain && wide && !absolute && self.random.chance(60) {
-            instruction.set_memory_base(Register::RIP);
-            instruction.set_memory_displ_size(8);
-        } else if plain {
-            instruction.set_memory_displ_size(if wide { 8 } else { 4 });
-        } else if rest != 0 || instruction.memory_base() == Register::None {
-            // 1 lets the encoder choose the shortest.
-            instruction.set_memory_displ_size(1);
-        }
-        instruction.set_memory_displacement64(if wide { rest } else { rest as i32 as u64 });
-        if !wide && !plain {
-            instruction.set_memory_displacement64(rest as i32 as i64 as u64);
-        }
-    }
-
-    fn vector_memory(&mut self, instruction: &mut Instruction, kind: Kind) {
-        let first = match kind {
-            Kind::mem_vsib32x | Kind::mem_vsib64x => Register::XMM0,
-            _ => Register::YMM0,
-        };
-        let number = self.random.below(self.mode.registers() as u64) as usize;
-        if self.vectors_used >> number & 1 == 0 {
-            let wide = matches!(kind, Kind::mem_vsib64x | Kind::mem_vsib64y);
-            for lane in self.registers.vector[number].chunks_exact_mut(if wide { 8 } else { 4 }) {
-                let value = self.random.below(64) as i64 - 32;
-                lane.copy_from_slice(&value.to_le_bytes()[..lane.len()]);
-            }
-        }
-        let target = DATA + 0x400 + self.random.below(0x1400);
-        let wide = self.mode == Mode::Long;
-        let mut rest = target;
-        if let Some(base) = self.known_register() {
-            instruction.set_memory_base(if wide { Register::RAX } else { Register::EAX } + base as u32);
-            rest = rest.wrapping_sub(self.registers.gpr[base]);
-        }
-        instruction.set_memory_index(first + number as u32);
-        instruction.set_memory_index_scale(1 << self.random.below(4));
-        instruction.set_memory_displ_size(if wide { 8 } else { 4 });
-        instruction.set_memory_displacement64(if wide { rest } else { rest as i32 as u64 });
-    }
-
     fn prefixes(&mut self, instruction: &mut Instruction) {
         let info = instruction.code().op_code();
         let string = instruction.is_string_instruction();
         if string {
-            self.string_registers(instruction);
+            self.string_registers();
+            if instruction.mnemonic() == Mnemonic::Scasb && self.random.chance(50) {
+                self.prefer(Register::RAX, 0);
+            }
         }
         if string && info.can_use_rep_prefix() && self.random.chance(60) {
             instruction.set_has_rep_prefix(true);
@@ -267,17 +165,6 @@ impl Sequence<'_> {
         if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
             let count = if self.random.chance(90) { self.random.below(40) } else { self.random.below(0x4000) };
             self.prefer(Register::RCX, count);
-        }
-    }
-
-    fn string_registers(&mut self, instruction: &Instruction) {
-        for register in [Register::RSI, Register::RDI] {
-            let near_end = self.random.chance(10);
-            let value = if near_end { DATA + 0x1ff0 } else { DATA + 0x800 + self.random.below(0x1000) };
-            self.prefer(register, value);
-        }
-        if matches!(instruction.mnemonic(), Mnemonic::Scasb) && self.random.chance(50) {
-            self.prefer(Register::RAX, 0);
         }
     }
 }

@@ -51,9 +51,10 @@ impl StubExecutor {
         })
     }
 
-    /// The forms that it can execute.
+    /// The forms that it can execute. It knows flat segments only.
     pub fn accepts(form: &Form) -> bool {
-        bulkhead_native::lowers(form.code) || is_state_instruction(form.code.mnemonic())
+        let flat = form.mode != Mode::Segmented;
+        flat && (bulkhead_native::lowers(form.code) || is_state_instruction(form.code.mnemonic()))
     }
 
     fn run_case(&mut self, case: &Case) -> Outcome {

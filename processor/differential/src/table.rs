@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use iced_x86::{Code, Mnemonic};
 
-use crate::{Mode, forms, refusal};
+use crate::{forms, refusal};
 
 const INTRODUCTION: &str = "\
 # Instructions of the software processor
@@ -15,15 +15,15 @@ with it are compared with the host processor (`processor/differential`). Generat
 with `BULKHEAD_BLESS=1 cargo test -p bulkhead_differential --test table`.
 
 *by* says how the engine executes the form: `stub` = natively, through a generated stub (`processor/native`);
-`code` = by code of the engine. *64* and *32*: `x` = compared in 64-bit and in 32-bit mode, `-` = the form does not
-exist there.
+`code` = by code of the engine. *64*, *32* and *16*: `x` = compared in 64-bit, 32-bit (flat) and 16-bit (segmented)
+protected mode, `-` = the form does not exist there.
 
 ";
 
 struct Row {
     code: Code,
-    long: bool,
-    compatibility: bool,
+    /// In the order of [`Mode::ALL`].
+    modes: [bool; 3],
 }
 
 /// The whole document.
@@ -31,21 +31,14 @@ pub fn instruction_table() -> String {
     let mut rows: BTreeMap<(String, u16), Row> = BTreeMap::new();
     for form in forms() {
         let mnemonic = format!("{:?}", form.code.mnemonic()).to_lowercase();
-        let row = rows.entry((mnemonic, form.code as u16)).or_insert(Row {
-            code: form.code,
-            long: false,
-            compatibility: false,
-        });
-        match form.mode {
-            Mode::Long => row.long = true,
-            Mode::Compatibility => row.compatibility = true,
-        }
+        let row = rows.entry((mnemonic, form.code as u16)).or_insert(Row { code: form.code, modes: [false; 3] });
+        row.modes[form.mode as usize] = true;
     }
     let covered = rows.values().filter(|row| refusal(row.code).is_none()).count();
     let mut text = INTRODUCTION.to_owned();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{} forms, {covered} of them compared.\n", rows.len());
-    text.push_str("| form | opcode | by | 64 | 32 | not compared because |\n|---|---|---|---|---|---|\n");
+    text.push_str("| form | opcode | by | 64 | 32 | 16 | not compared because |\n|---|---|---|---|---|---|---|\n");
     for row in rows.values() {
         let info = row.code.op_code();
         let reason = refusal(row.code);
@@ -57,11 +50,12 @@ pub fn instruction_table() -> String {
         let by = if is_native(row.code) { "stub" } else { "code" };
         let _ = writeln!(
             text,
-            "| {} | `{}` | {by} | {} | {} | {} |",
+            "| {} | `{}` | {by} | {} | {} | {} | {} |",
             info.instruction_string(),
             info.op_code_string(),
-            mark(row.long),
-            mark(row.compatibility),
+            mark(row.modes[0]),
+            mark(row.modes[1]),
+            mark(row.modes[2]),
             reason.map_or("", |reason| reason.reason()),
         );
     }

@@ -2,7 +2,7 @@
 //!
 //! `BULKHEAD_SEED` and `BULKHEAD_CASES` choose what is run; `BULKHEAD_LONG=1` runs 50 million cases from a random seed.
 
-use bulkhead_differential::{EngineExecutor, Form, Generator, Host, Round, run_round};
+use bulkhead_differential::{EngineExecutor, Form, Generator, Host, Mode, Round, run_round};
 use bulkhead_soft::SoftEngine;
 
 /// Cases in every normal run.
@@ -20,12 +20,17 @@ fn setting(name: &str) -> Option<u64> {
 
 fn one_thread(seed: u64, count: u64) -> Round {
     let mut host = Host::new().unwrap();
+    if !host.supports(Mode::Segmented) {
+        eprintln!("skipped: 16-bit segments, because the host's kernel has no modify_ldt");
+    }
     let mut executor = EngineExecutor::new(&SoftEngine::new()).unwrap();
     let features = executor.features().clone();
     let only = std::env::var("BULKHEAD_FORMS").ok();
     let wanted = |form: &Form| {
         let name = format!("{:?}", form.code);
-        features.allows(form.code) && only.as_ref().is_none_or(|only| name.starts_with(only.as_str()))
+        host.supports(form.mode)
+            && features.allows(form.code)
+            && only.as_ref().is_none_or(|only| name.starts_with(only.as_str()))
     };
     let mut generator = Generator::new(wanted);
     match run_round(&mut generator, &mut host, &mut executor, seed, count, ENOUGH) {
@@ -47,7 +52,8 @@ fn the_engine_does_what_the_processor_does() {
     let count = setting("BULKHEAD_CASES").unwrap_or(if long { LONG_CASES } else { CASES }) / THREADS;
     println!("BULKHEAD_SEED={seed}: {count} cases on each of {THREADS} threads");
     let rounds: Vec<Round> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|n| scope.spawn(move || one_thread(seed + (n << 40), count))).collect();
+        let threads: Vec<_> =
+            (0..THREADS).map(|n| scope.spawn(move || one_thread((seed * THREADS + n) << 32, count))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     for round in &rounds {

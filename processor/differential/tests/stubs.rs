@@ -11,7 +11,7 @@ fn stubs_do_what_the_processor_does() {
     let mut host = Host::new().unwrap();
     let mut executor = StubExecutor::new().unwrap();
     let mut generator = Generator::new(StubExecutor::accepts);
-    let round = run_round(&mut generator, &mut host, &mut executor, seed, count, 8).unwrap();
+    let round = run_round(&mut generator, &mut host, &mut executor, seed << 32, count, 8).unwrap();
     println!("seed {seed}: {} cases, {} forms, exceptions {:?}", round.cases, round.covered.len(), round.exceptions);
     let missed: Vec<_> = round.covered.iter().filter(|(_, count)| *count == 0).collect();
     assert!(round.failures.is_empty(), "{} failures:\n{}", round.failed, round.failures.join("\n"));
