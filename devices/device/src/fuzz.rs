@@ -1,5 +1,8 @@
 //! Random guests: bytes become port accesses, memory accesses and time, for the fuzz targets of all devices.
 
+use bulkhead_saved_state::SavedState;
+use minicbor::{Decode, Encode};
+
 /// One step of a random guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -53,6 +56,19 @@ impl Iterator for Steps<'_> {
             _ => Step::Event(self.number(2)? as u32),
         })
     }
+}
+
+/// A state with a few bytes changed, as `data` chooses, that still decodes as a `T`: a hostile or damaged file. Restoring it
+/// must give a device, or an error, and a device must stand whatever the guest then does.
+pub fn damaged<T: Encode<()> + for<'b> Decode<'b, ()>>(state: &SavedState, data: &[u8]) -> Option<SavedState> {
+    let mut body = state.body().to_vec();
+    let mut steps = Steps::new(data);
+    for _ in 0..4 {
+        let place = steps.number(2)? as usize % body.len().max(1);
+        *body.get_mut(place)? = steps.number(1)? as u8;
+    }
+    let value: T = minicbor::decode(&body).ok()?;
+    SavedState::encode(state.kind(), state.version(), &value).ok()
 }
 
 /// Calls `target` with `rounds` random inputs of up to `longest` bytes, the same ones for the same seed.

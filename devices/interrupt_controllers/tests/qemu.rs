@@ -32,7 +32,7 @@ fn pic() {
         ports.map(ports_of_bank, &pic, bank).unwrap();
     }
     let (mut choice, mut log) = (Choice::new(0x8259), Log::default());
-    let mut out = |qemu: &mut Qemu, log: &mut Log, port: u16, value: u32| {
+    let out = |qemu: &mut Qemu, log: &mut Log, port: u16, value: u32| {
         log.note(format!("out {port:#x} {value:#x}"));
         qemu.port_write(port, 1, value);
         ports.write(port, 1, value);

@@ -1,13 +1,20 @@
 //! Fuzz target: a guest that uses the bridges at random through their ports.
 
-use crate::{ConfigPorts, HostBridge, IsaBridge, MemoryWindows, PciInterrupts, PowerManagement, SegmentAccess};
-use bulkhead_device::fuzz::{Step, Steps};
-use bulkhead_device::{Device, Line, PciAddress, PciBus, PortBus, PowerRequest, PowerSink};
+use crate::{
+    ConfigPorts, HostBridge, IsaBridge, MemoryWindows, PciInterrupts, PowerManagement, SavedHostBridge,
+    SavedPowerManagement, SegmentAccess,
+};
+use bulkhead_device::fuzz::{Step, Steps, damaged};
+use bulkhead_device::{Device, Line, PciAddress, PciBus, PciFunction, PortBus, PortIo, PowerRequest, PowerSink};
 use bulkhead_reactor::{Time, VirtualReactor};
+use bulkhead_saved_state::SavedState;
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Of the ACPI block, in the configuration space.
+const PM_BASE: u8 = 0x40;
 
 struct Nowhere;
 
@@ -56,11 +63,19 @@ pub fn fuzz(data: &[u8]) {
         }
     }
     let state = power.lock().save().expect("plain");
-    let again = PowerManagement::restore("power", &reactor, &ports, Line::unconnected(), Arc::new(Nowhere), &state);
-    assert_eq!(again.expect("just saved").lock().save().expect("plain"), state);
+    let restore = |state: &SavedState| {
+        PowerManagement::restore("power", &reactor, &ports, Line::unconnected(), Arc::new(Nowhere), state)
+    };
+    assert_eq!(restore(&state).expect("just saved").lock().save().expect("plain"), state);
+    if let Some(Ok(power)) = damaged::<SavedPowerManagement>(&state, data).map(|state| restore(&state)) {
+        let _timer = power.lock().port_read(PowerManagement::ACPI, 8, 4);
+        clock.advance_to(reactor.now() + Duration::from_secs(10));
+        power.lock().config_write(PM_BASE, 4, 0x401);
+    }
     let state = host.lock().save().expect("plain");
     let again = HostBridge::restore("host", Arc::new(Nowhere), &state).expect("just saved");
     assert_eq!(again.save().expect("plain"), state);
+    drop(damaged::<SavedHostBridge>(&state, data).map(|state| HostBridge::restore("host", Arc::new(Nowhere), &state)));
 }
 
 /// Mostly ports that exist.

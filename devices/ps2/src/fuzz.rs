@@ -1,8 +1,9 @@
 //! Fuzz target: a guest that uses the controller at random, while keys and the mouse are used.
 
-use crate::{Buttons, Key, Movement, Ps2};
-use bulkhead_device::fuzz::{Step, Steps};
+use crate::{Buttons, Key, Movement, Ps2, SavedPs2};
+use bulkhead_device::fuzz::{Step, Steps, damaged};
 use bulkhead_device::{Device, Line, PortIo, PowerRequest, PowerSink};
+use bulkhead_saved_state::SavedState;
 use std::sync::Arc;
 
 struct Nowhere;
@@ -11,10 +12,25 @@ impl PowerSink for Nowhere {
     fn request(&self, _request: PowerRequest) {}
 }
 
-/// Runs `data` as a guest; a saved and restored controller must then go on equally.
+/// Runs `data` as a guest; a saved and restored controller must then go on equally, and one restored from a damaged state must
+/// stand the same guest.
 pub fn fuzz(data: &[u8]) {
     let line = Line::unconnected;
     let mut ps2 = Ps2::new("ps2", line(), line(), Arc::new(Nowhere));
+    run(&mut ps2, data);
+    let state = ps2.save().expect("plain");
+    let restore = |state: &SavedState| Ps2::restore("ps2", line(), line(), Arc::new(Nowhere), state);
+    let mut again = restore(&state).expect("just saved");
+    assert_eq!(again.save().expect("plain"), state);
+    for _ in 0..100 {
+        assert_eq!(ps2.port_read(0, 0, 1), again.port_read(0, 0, 1));
+    }
+    if let Some(Ok(mut ps2)) = damaged::<SavedPs2>(&state, data).map(|state| restore(&state)) {
+        run(&mut ps2, data);
+    }
+}
+
+fn run(ps2: &mut Ps2, data: &[u8]) {
     for step in Steps::new(data) {
         match step {
             Step::PortRead(port, _) => drop(ps2.port_read((port % 3) as u8, 0, 1)),
@@ -30,11 +46,5 @@ pub fn fuzz(data: &[u8]) {
             }
             _ => {}
         }
-    }
-    let state = ps2.save().expect("plain");
-    let mut again = Ps2::restore("ps2", line(), line(), Arc::new(Nowhere), &state).expect("just saved");
-    assert_eq!(again.save().expect("plain"), state);
-    for _ in 0..100 {
-        assert_eq!(ps2.port_read(0, 0, 1), again.port_read(0, 0, 1));
     }
 }

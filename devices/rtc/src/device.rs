@@ -14,8 +14,8 @@ use std::time::Duration;
 const KIND: &str = "rtc";
 const VERSION: u32 = 1;
 const SECOND: i64 = 1_000_000_000;
-/// More than four digits of a year.
-const LAST_SECOND: i64 = 1 << 39;
+/// More than the registers can hold: year 25755 in binary mode.
+const LAST_SECOND: i64 = 1 << 41;
 /// How long before an update the clock says so.
 const UPDATE_NOTICE: i64 = 244_000;
 

@@ -1,9 +1,11 @@
 //! Fuzz target: a guest that uses the port at random, with a backend that takes and gives at random.
 
-use crate::{ModemInputs, Serial, SerialBackend};
-use bulkhead_device::fuzz::{Step, Steps};
+use crate::{ModemInputs, SavedSerial, Serial, SerialBackend};
+use bulkhead_device::fuzz::{Step, Steps, damaged};
 use bulkhead_device::{Device, Line, PortIo};
 use bulkhead_reactor::{Time, VirtualReactor};
+use bulkhead_saved_state::SavedState;
+use parking_lot::Mutex;
 use std::time::Duration;
 
 struct Reluctant(usize);
@@ -15,16 +17,29 @@ impl SerialBackend for Reluctant {
     }
 }
 
-/// Runs `data` as a guest.
+/// Runs `data` as a guest, then again with a port restored from a damaged state.
 pub fn fuzz(data: &[u8]) {
     let Ok((mut clock, reactor)) = VirtualReactor::new(Time::ZERO, 0) else { return };
-    let serial = Serial::new("serial", &reactor, Line::unconnected());
+    let device = Serial::new("serial", &reactor, Line::unconnected());
+    run(&device, &mut clock, data);
+    let state = device.lock().save().expect("plain");
+    let restore = |state: &SavedState| Serial::restore("serial", &reactor, Line::unconnected(), state);
+    assert_eq!(restore(&state).expect("just saved").lock().save().expect("plain"), state);
+    if let Some(Ok(device)) = damaged::<SavedSerial>(&state, data).map(|state| restore(&state)) {
+        run(&device, &mut clock, data);
+    }
+}
+
+fn run(serial: &Mutex<Serial>, clock: &mut VirtualReactor, data: &[u8]) {
     serial.lock().attach(Box::new(Reluctant(data.len())));
     for step in Steps::new(data) {
         match step {
             Step::PortRead(port, _) => drop(serial.lock().port_read(0, port & 7, 1)),
             Step::PortWrite(port, _, value) => serial.lock().port_write(0, port & 7, 1, value & 0xff),
-            Step::Advance(nanos) => clock.advance_to(reactor.now() + Duration::from_nanos(nanos)),
+            Step::Advance(nanos) => {
+                let now = clock.handle().now();
+                clock.advance_to(now + Duration::from_nanos(nanos));
+            }
             Step::Event(event) if event & 0x8000 != 0 => serial.lock().resume_output(),
             Step::Event(event) if event & 0x4000 != 0 => {
                 let [clear_to_send, data_set_ready, ring, carrier] = [1, 2, 4, 8].map(|bit| event & bit != 0);
@@ -34,7 +49,4 @@ pub fn fuzz(data: &[u8]) {
             _ => {}
         }
     }
-    let state = serial.lock().save().expect("plain");
-    let again = Serial::restore("serial", &reactor, Line::unconnected(), &state).expect("just saved");
-    assert_eq!(again.lock().save().expect("plain"), state);
 }
