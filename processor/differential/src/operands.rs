@@ -19,7 +19,7 @@ impl Sequence<'_> {
         for (index, &kind) in info.op_kinds().iter().enumerate() {
             self.operand(&mut instruction, index as u32, kind)?;
         }
-        self.prefixes(&mut instruction);
+        self.prefixes(&mut instruction)?;
         Some(instruction)
     }
 
@@ -142,7 +142,7 @@ impl Sequence<'_> {
         true
     }
 
-    fn prefixes(&mut self, instruction: &mut Instruction) {
+    fn prefixes(&mut self, instruction: &mut Instruction) -> Option<()> {
         let info = instruction.code().op_code();
         let string = instruction.is_string_instruction();
         if string {
@@ -165,6 +165,19 @@ impl Sequence<'_> {
         if instruction.has_rep_prefix() || instruction.has_repne_prefix() {
             let count = if self.random.chance(90) { self.random.below(40) } else { self.random.below(0x4000) };
             self.prefer(Register::RCX, count);
+            self.short_counters(instruction)?;
         }
+        Some(())
+    }
+
+    /// Which registers a repeated instruction with 32-bit address size extends before it does anything is the
+    /// processor's choice: their upper halves must be clear.
+    fn short_counters(&mut self, instruction: &Instruction) -> Option<()> {
+        let short = [OpKind::MemorySegESI, OpKind::MemoryESEDI];
+        if self.mode != Mode::Long || !(0..2).any(|i| short.contains(&instruction.op_kind(i))) {
+            return Some(());
+        }
+        // RCX, RSI, RDI.
+        [1, 6, 7].iter().all(|&number| self.is_known(number) && self.registers.gpr[number] >> 32 == 0).then_some(())
     }
 }
