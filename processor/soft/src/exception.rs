@@ -47,6 +47,8 @@ impl Cpu {
     /// Delivers an exception at the current RIP; what goes wrong on the way becomes the next one.
     pub(crate) fn deliver_exception(&mut self, exception: Exception) -> Result<(), TripleFault> {
         self.events.exceptions += 1;
+        // Counts like an instruction, so that a handler that faults for ever uses up its limit.
+        self.budget -= 1;
         let mut current = exception;
         loop {
             if current.vector == vector::PF {

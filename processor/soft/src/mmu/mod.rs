@@ -314,10 +314,13 @@ impl Cpu {
             self.page_written(info, offset, u64::from(size), privilege);
             return Ok(result);
         }
-        let crosses = offset + u64::from(size) > 4096;
-        if crosses {
-            self.events.split_locks += 1;
-            return self.update_in_stopped_world(linear, size, seg, change);
+        if offset + u64::from(size) > 4096 {
+            let next = self.wrap((linear & !0xfff).wrapping_add(4096));
+            // Devices are not called while the world stands still.
+            if info.ram && self.translate(next, Access::Write, privilege, seg)?.ram {
+                self.events.split_locks += 1;
+                return self.update_in_stopped_world(linear, size, seg, change);
+            }
         }
         self.update_plainly(linear, size, seg, change)
     }
