@@ -224,7 +224,6 @@ impl Rtc {
     }
 
     fn read(&mut self, index: usize) -> u8 {
-        self.settle();
         let now = nanos(self.reactor.now());
         match index {
             SECONDS | MINUTES | HOURS | DAY_OF_WEEK..=YEAR | CENTURY if self.running() => {
@@ -238,8 +237,11 @@ impl Rtc {
                 self.memory[A] | if updating { A_UPDATING } else { 0 }
             }
             C => {
+                self.settle();
                 let any = if self.pending() { C_ANY } else { 0 };
-                std::mem::take(&mut self.memory[C]) | any
+                let flags = std::mem::take(&mut self.memory[C]);
+                self.update();
+                flags | any
             }
             _ => self.memory[index],
         }
@@ -328,7 +330,6 @@ impl PortIo for Rtc {
             (Self::HIGH, _) => self.memory[0x80 | usize::from(self.high_index)],
             _ => self.read(usize::from(self.index & 0x7f)),
         };
-        self.update();
         u32::from(value)
     }
 

@@ -17,7 +17,8 @@ const PENDING: usize = 64 * 1024;
 /// Bytes per system call: few enough that a terminal which is ready takes them without blocking.
 const CHUNK: usize = 256;
 
-/// Sees input before the guest does and may take bytes out or put some in, for escape keys.
+/// Sees input before the guest does and may take bytes out or change them, for escape keys. What it adds beyond the length of
+/// the input may be lost.
 pub type InputFilter = Box<dyn FnMut(&mut Vec<u8>) + Send>;
 
 /// A serial port's connection to descriptors. Clones are the same connection; dropping all of them leaves it in place.
@@ -217,18 +218,30 @@ impl Shared {
         let (input_watch, output_watch) = (input_watch.transpose()?.flatten(), output_watch.transpose()?.flatten());
         self.state.lock().connection =
             Connection { input, output, output_is_no_socket: false, input_watch, output_watch };
+        if self.state.lock().connection.input_watch.is_none() {
+            self.watch_input(Interest::READ);
+        }
         Ok(())
     }
 
-    fn watch_input(&self, interest: Interest) {
-        if let Some(watch) = &self.state.lock().connection.input_watch {
+    /// Starts or stops reading. Files cannot be watched: they are read until the port has no room.
+    fn watch_input(self: &Arc<Self>, interest: Interest) {
+        let state = self.state.lock();
+        if let Some(watch) = &state.connection.input_watch {
             // Only kernel memory can be missing, and then the input stands still until the next try.
             let _ = watch.set_interest(interest);
+        } else if state.connection.input.is_some() && interest == Interest::READ {
+            let shared = Arc::downgrade(self);
+            self.reactor.post(move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.read();
+                }
+            });
         }
     }
 
     /// There is input.
-    fn read(&self) {
+    fn read(self: &Arc<Self>) {
         let Some(serial) = self.serial.upgrade() else { return };
         let room = {
             let mut port = serial.lock();
@@ -248,6 +261,9 @@ impl Shared {
                     filter(&mut bytes);
                 }
                 serial.lock().receive(&bytes);
+                if self.state.lock().connection.input_watch.is_none() {
+                    self.watch_input(Interest::READ);
+                }
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Ok(_) | Err(_) => self.end_of_input(&serial),

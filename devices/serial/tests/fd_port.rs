@@ -67,6 +67,22 @@ fn a_file_takes_output() {
 }
 
 #[test]
+fn a_file_gives_input_as_fast_as_the_guest_reads() {
+    let (mut clock, reactor, serial) = port();
+    let mut file = tempfile::tempfile().unwrap();
+    let text: Vec<u8> = (0..1000u32).map(|number| number as u8).collect();
+    file.write_all(&text).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    FdPort::connect(&serial, &reactor, Some(file.into()), None, None).unwrap();
+    let mut all = Vec::new();
+    for _ in 0..100 {
+        clock.run_posted();
+        all.extend(received(&serial));
+    }
+    assert_eq!(all, text);
+}
+
+#[test]
 fn a_reader_that_does_not_read_stops_the_guest_and_nothing_is_lost() {
     let (mut clock, reactor, serial) = port();
     let (ours, mut theirs) = UnixStream::pair().unwrap();
