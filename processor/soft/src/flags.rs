@@ -93,26 +93,4 @@ impl Flags {
         };
         value != (CC & 1 != 0)
     }
-
-    /// [`Self::condition`] for a number known only at run time.
-    pub const fn holds(self, cc: u8) -> bool {
-        match cc & 15 {
-            0 => self.condition::<0>(),
-            1 => self.condition::<1>(),
-            2 => self.condition::<2>(),
-            3 => self.condition::<3>(),
-            4 => self.condition::<4>(),
-            5 => self.condition::<5>(),
-            6 => self.condition::<6>(),
-            7 => self.condition::<7>(),
-            8 => self.condition::<8>(),
-            9 => self.condition::<9>(),
-            10 => self.condition::<10>(),
-            11 => self.condition::<11>(),
-            12 => self.condition::<12>(),
-            13 => self.condition::<13>(),
-            14 => self.condition::<14>(),
-            _ => self.condition::<15>(),
-        }
-    }
 }

@@ -39,6 +39,9 @@ impl TlbEntry {
 
 /// A way to turn an operand into a linear address; the decoder chooses it per block mode.
 pub(crate) trait Address: 'static {
+    /// Whether an access that misses the TLB is made. If not it fails with nothing done and nothing raised, and the
+    /// handler that asked is left for its complete form: see [`crate::op::retrying`].
+    const COMPLETE: bool = true;
     /// Offset of the op's memory operand, cut to the address size.
     fn offset(cpu: &Cpu, op: &Op) -> u64;
     /// Linear address of `size` bytes at `offset` of segment `seg`, with segment checks.
@@ -58,8 +61,14 @@ pub(crate) trait Address: 'static {
 pub(crate) struct Flat;
 /// 32-bit code with all segments flat (base 0, limit 4 GiB), 32-bit address size, no FS or GS, 32-bit stack.
 pub(crate) struct Flat32;
-/// Everything else.
+/// Everything else; right for the other two as well.
 pub(crate) struct Full;
+/// [`Flat`], TLB hits only.
+pub(crate) struct FastFlat;
+/// [`Flat`] without an index register, TLB hits only.
+pub(crate) struct FastBase;
+/// [`Flat32`], TLB hits only.
+pub(crate) struct FastFlat32;
 
 #[inline(always)]
 fn sum(cpu: &Cpu, op: &Op) -> u64 {
@@ -105,6 +114,36 @@ impl Address for Flat32 {
         cpu.regs[4] = value & 0xffff_ffff;
     }
 }
+
+/// The fast form of an address type.
+macro_rules! fast {
+    ($fast:ident of $complete:ident, $offset:expr) => {
+        impl Address for $fast {
+            const COMPLETE: bool = false;
+            #[inline(always)]
+            fn offset(cpu: &Cpu, op: &Op) -> u64 {
+                $offset(cpu, op)
+            }
+            #[inline(always)]
+            fn linear(cpu: &mut Cpu, seg: u8, offset: u64, size: u64, write: bool) -> Result<u64, Fault> {
+                $complete::linear(cpu, seg, offset, size, write)
+            }
+            #[inline(always)]
+            fn cut_stack_pointer(cpu: &Cpu, value: u64) -> u64 {
+                $complete::cut_stack_pointer(cpu, value)
+            }
+            #[inline(always)]
+            fn set_stack_pointer(cpu: &mut Cpu, value: u64) {
+                $complete::set_stack_pointer(cpu, value);
+            }
+        }
+    };
+}
+fast!(FastFlat of Flat, Flat::offset);
+fast!(FastFlat32 of Flat32, Flat32::offset);
+fast!(FastBase of Flat, |cpu: &Cpu, op: &Op| {
+    cpu.regs[usize::from(op.base & 31)].wrapping_add(op.disp as i64 as u64)
+});
 
 impl Address for Full {
     #[inline(always)]
@@ -184,20 +223,22 @@ impl Cpu {
 
     /// Loads from a linear address (segment `seg` only decides between #SS and #GP).
     #[inline(always)]
-    pub fn load<T: Int>(&mut self, linear: u64, seg: u8) -> Result<T, Fault> {
+    pub fn load<T: Int, A: Address>(&mut self, linear: u64, seg: u8) -> Result<T, Fault> {
         match self.read_hit::<T>(linear) {
             // SAFETY: a TLB hit means that the page is mapped RAM or ROM of the VM, for as long as the entry lives.
             Some(pointer) => Ok(unsafe { T::load(pointer) }),
+            None if !A::COMPLETE => Err(Fault),
             None => self.load_slow(linear, T::SIZE as u32, seg).map(T::from_u64),
         }
     }
 
     /// Stores to a linear address.
     #[inline(always)]
-    pub fn store<T: Int>(&mut self, linear: u64, seg: u8, value: T) -> Result<(), Fault> {
+    pub fn store<T: Int, A: Address>(&mut self, linear: u64, seg: u8, value: T) -> Result<(), Fault> {
         match self.write_hit::<T>(linear) {
             // SAFETY: a TLB write hit means that the page is mapped, writable RAM of the VM.
             Some(pointer) => unsafe { T::store(pointer, value) },
+            None if !A::COMPLETE => return Err(Fault),
             None => return self.store_slow(linear, T::SIZE as u32, seg, value.to_u64()),
         }
         Ok(())
@@ -221,14 +262,14 @@ impl Cpu {
     #[inline(always)]
     pub fn read_at<T: Int, A: Address>(&mut self, seg: u8, offset: u64) -> Result<T, Fault> {
         let linear = A::linear(self, seg, offset, T::SIZE, false)?;
-        self.load(linear, seg)
+        self.load::<T, A>(linear, seg)
     }
 
     /// Writes at an offset of a segment.
     #[inline(always)]
     pub fn write_at<T: Int, A: Address>(&mut self, seg: u8, offset: u64, value: T) -> Result<(), Fault> {
         let linear = A::linear(self, seg, offset, T::SIZE, true)?;
-        self.store(linear, seg, value)
+        self.store::<T, A>(linear, seg, value)
     }
 
     /// Read-modify-write of the op's memory operand, without LOCK. `change` runs once, only if nothing can fail any
@@ -256,6 +297,9 @@ impl Cpu {
                 T::store(pointer, new);
             }
             return Ok(());
+        }
+        if !A::COMPLETE {
+            return Err(Fault);
         }
         self.probe_write(linear, T::SIZE as u32, seg)?;
         let old = T::from_u64(self.load_slow(linear, T::SIZE as u32, seg)?);
@@ -292,6 +336,9 @@ impl Cpu {
                     old = found;
                 }
             }
+        }
+        if !A::COMPLETE {
+            return Err(Fault);
         }
         let change = |old: u64| change(T::from_u64(old)).to_u64();
         let (old, new) = self.update_locked_slow(linear, T::SIZE as u32, seg, &change)?;

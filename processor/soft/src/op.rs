@@ -104,6 +104,36 @@ pub(crate) fn fallible<F: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy>(_: F) -
     run_fallible_then_next::<F>
 }
 
+/// Two instances of one semantic function: `fast` with a [`crate::memory::Address`] that takes TLB hits only, and
+/// `complete`. If the fast one fails, which must have no effect, the complete one does the instruction from its
+/// beginning. So the fast one calls nothing and needs no stack frame.
+pub(crate) fn retrying<F, C>(_: F, _: C) -> Handler
+where
+    F: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy,
+    C: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy,
+{
+    run_fast_then_next::<F, C>
+}
+
+/// The complete instance alone, for what has no fast one.
+pub(crate) fn complete<C: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy>(_: C) -> Handler {
+    run_complete_then_next::<C>
+}
+
+/// As [`retrying`], for `fn(&mut Cpu, &Op) -> Flow`.
+pub(crate) fn retrying_flow<F, C>(_: F, _: C) -> Handler
+where
+    F: Fn(&mut Cpu, &Op) -> Flow + Copy,
+    C: Fn(&mut Cpu, &Op) -> Flow + Copy,
+{
+    run_fast_flow_then_next::<F, C>
+}
+
+/// As [`complete`], for `fn(&mut Cpu, &Op) -> Flow`.
+pub(crate) fn complete_flow<C: Fn(&mut Cpu, &Op) -> Flow + Copy>(_: C) -> Handler {
+    run_complete_flow_then_next::<C>
+}
+
 /// The one value of a zero-sized function item.
 #[inline(always)]
 fn item<F: Copy>() -> F {
@@ -125,6 +155,7 @@ fn run_then_next<F: Fn(&mut Cpu, &Op) -> Flow + Copy>(cpu: &mut Cpu, op: OpPoint
     result
 }
 
+#[inline]
 fn run_fallible_then_next<F: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy>(cpu: &mut Cpu, op: OpPointer) -> Flow {
     // SAFETY: as in `run_then_next`.
     if item::<F>()(cpu, unsafe { op.0.as_ref() }).is_ok() {
@@ -133,4 +164,47 @@ fn run_fallible_then_next<F: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy>(cpu:
     }
     cpu.last_op = Some(op);
     Flow::Fault
+}
+
+fn run_fast_then_next<F, C>(cpu: &mut Cpu, op: OpPointer) -> Flow
+where
+    F: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy,
+    C: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy,
+{
+    // SAFETY: as in `run_then_next`.
+    if item::<F>()(cpu, unsafe { op.0.as_ref() }).is_ok() {
+        // SAFETY: as in `run_then_next`.
+        return OpPointer(unsafe { op.0.add(1) }).run(cpu);
+    }
+    run_complete_then_next::<C>(cpu, op)
+}
+
+/// Out of line, so that its stack frame is not the fast instance's as well.
+#[inline(never)]
+fn run_complete_then_next<C: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy>(cpu: &mut Cpu, op: OpPointer) -> Flow {
+    run_fallible_then_next::<C>(cpu, op)
+}
+
+fn run_fast_flow_then_next<F, C>(cpu: &mut Cpu, op: OpPointer) -> Flow
+where
+    F: Fn(&mut Cpu, &Op) -> Flow + Copy,
+    C: Fn(&mut Cpu, &Op) -> Flow + Copy,
+{
+    // SAFETY: as in `run_then_next`.
+    let result = item::<F>()(cpu, unsafe { op.0.as_ref() });
+    if result == Flow::Fault {
+        return run_complete_flow_then_next::<C>(cpu, op);
+    }
+    if result == Flow::Next {
+        // SAFETY: as in `run_then_next`.
+        return OpPointer(unsafe { op.0.add(1) }).run(cpu);
+    }
+    cpu.last_op = Some(op);
+    result
+}
+
+/// See [`run_complete_then_next`].
+#[inline(never)]
+fn run_complete_flow_then_next<C: Fn(&mut Cpu, &Op) -> Flow + Copy>(cpu: &mut Cpu, op: OpPointer) -> Flow {
+    run_then_next::<C>(cpu, op)
 }

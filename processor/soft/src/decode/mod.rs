@@ -192,7 +192,7 @@ impl Cpu {
         let selection = Selection {
             instruction,
             mode,
-            address: operand::address_kind(instruction, mode),
+            address: operand::address_kind(instruction, &op, mode),
             bytes: &code[..instruction.len().min(code.len())],
             stubs: &self.partition.natives,
         };

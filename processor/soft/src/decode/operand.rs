@@ -141,7 +141,7 @@ fn address_size(instruction: &Instruction) -> u8 {
 }
 
 /// How the memory operand is addressed; without one, how the stack is.
-pub(crate) fn address_kind(instruction: &Instruction, mode: Mode) -> AddressKind {
+pub(crate) fn address_kind(instruction: &Instruction, op: &Op, mode: Mode) -> AddressKind {
     let memory = (0..instruction.op_count()).map(|index| instruction.op_kind(index)).find(|kind| {
         matches!(
             kind,
@@ -168,7 +168,8 @@ pub(crate) fn address_kind(instruction: &Instruction, mode: Mode) -> AddressKind
         Some(_) => (8, true),
     };
     if mode.has(Mode::LONG64) && (size == 8 || memory.is_none()) && plain_segment {
-        AddressKind::Flat
+        let indexed = memory == Some(OpKind::Memory) && op.index != Cpu::ZERO;
+        if indexed { AddressKind::Flat } else { AddressKind::FlatBase }
     } else if mode.has(Mode::FLAT | Mode::CODE32 | Mode::STACK32) && size == 4 && plain_segment {
         AddressKind::Flat32
     } else {

@@ -3,7 +3,7 @@
 use crate::cpu::Cpu;
 use crate::flags::Flags;
 use crate::memory::Address;
-use crate::op::{Fault, Flow, Handler, Op, fallible, handler};
+use crate::op::{Fault, Flow, Handler, Op, handler};
 use crate::ops::Selection;
 use crate::ops::form::{Form, by_rare_address, by_size};
 use crate::ops::word::Word;
@@ -89,10 +89,10 @@ fn select_binary<O: Binary>(s: &Selection) -> Option<Handler> {
 
 fn select_locked_binary<O: Binary>(s: &Selection) -> Option<Handler> {
     let immediate = s.form()? == Form::MemoryImmediate;
-    Some(by_size!(s.size(0), T => by_rare_address!(s.address, A => match immediate {
-        true => fallible(locked_immediate::<O, T, A>),
-        false => fallible(locked_register::<O, T, A>),
-    })))
+    Some(by_size!(s.size(0), T => match immediate {
+        true => by_rare_address!(s.address, A => fallible(locked_immediate::<O, T, A>)),
+        false => by_rare_address!(s.address, A => fallible(locked_register::<O, T, A>)),
+    }))
 }
 
 fn select_examine<O: Examine>(s: &Selection) -> Option<Handler> {

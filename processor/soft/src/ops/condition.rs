@@ -4,7 +4,7 @@ use crate::cpu::{Cpu, rflags};
 use crate::flags::Flags;
 use crate::int::Int;
 use crate::memory::Address;
-use crate::op::{Fault, Flow, Handler, Op, fallible, handler};
+use crate::op::{Fault, Flow, Handler, Op, handler};
 use crate::ops::Selection;
 use crate::ops::form::{Form, by_condition, by_rare_address, by_wide_size};
 use iced_x86::{FlowControl, Mnemonic};

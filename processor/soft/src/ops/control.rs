@@ -6,8 +6,8 @@ use crate::int::Int;
 use crate::memory::{Address, Full};
 use crate::mmu::is_canonical;
 use crate::op::{Fault, Flow, Handler, Op, handler};
+use crate::ops::Selection;
 use crate::ops::form::by_condition;
-use crate::ops::{Selection, by_address};
 use iced_x86::{Code, FlowControl, Mnemonic, OpKind};
 
 /// The op behind the last instruction of a block that does not transfer control itself.

@@ -2,7 +2,7 @@
 
 use crate::cpu::Cpu;
 use crate::memory::Address;
-use crate::op::{Fault, Flow, Handler, Op, fallible, handler};
+use crate::op::{Fault, Flow, Handler, Op, handler};
 use crate::ops::Selection;
 use crate::ops::form::{Form, by_rare_address, by_size};
 use crate::ops::word::Word;
@@ -39,10 +39,8 @@ fn select_xadd(s: &Selection) -> Option<Handler> {
     let form = s.form()?;
     Some(by_size!(s.size(0), T => match form {
         Form::Register => handler(xadd_register::<T>),
-        Form::Memory => by_rare_address!(s.address, A => match s.locked() {
-            true => fallible(xadd_locked::<T, A>),
-            false => fallible(xadd_memory::<T, A>),
-        }),
+        Form::Memory if s.locked() => by_rare_address!(s.address, A => fallible(xadd_locked::<T, A>)),
+        Form::Memory => by_rare_address!(s.address, A => fallible(xadd_memory::<T, A>)),
         _ => return None,
     }))
 }
@@ -51,10 +49,8 @@ fn select_cmpxchg(s: &Selection) -> Option<Handler> {
     let form = s.form()?;
     Some(by_size!(s.size(0), T => match form {
         Form::Register => handler(cmpxchg_register::<T>),
-        Form::Memory => by_rare_address!(s.address, A => match s.locked() {
-            true => fallible(cmpxchg_locked::<T, A>),
-            false => fallible(cmpxchg_memory::<T, A>),
-        }),
+        Form::Memory if s.locked() => by_rare_address!(s.address, A => fallible(cmpxchg_locked::<T, A>)),
+        Form::Memory => by_rare_address!(s.address, A => fallible(cmpxchg_memory::<T, A>)),
         _ => return None,
     }))
 }

@@ -131,15 +131,24 @@ pub(crate) use by_wide_size;
 
 /// As `by_address!`, for instructions too rare to deserve a handler for each way of addressing.
 macro_rules! by_rare_address {
-    ($kind:expr, $a:ident => $body:expr) => {
-        if $kind == $crate::ops::AddressKind::Flat {
-            type $a = $crate::memory::Flat;
-            $body
-        } else {
+    ($kind:expr, $a:ident => fallible($f:expr)) => {{
+        let complete = {
             type $a = $crate::memory::Full;
-            $body
+            $f
+        };
+        match $kind {
+            $crate::ops::AddressKind::Flat | $crate::ops::AddressKind::FlatBase => {
+                type $a = $crate::memory::FastFlat;
+                $crate::op::retrying($f, complete)
+            }
+            _ => $crate::op::complete(complete),
         }
-    };
+    }};
+    ($kind:expr, $a:ident => $body:expr) => {{
+        let _ = $kind;
+        type $a = $crate::memory::Full;
+        $body
+    }};
 }
 pub(crate) use by_rare_address;
 

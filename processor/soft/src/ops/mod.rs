@@ -23,17 +23,48 @@ pub(crate) struct Selection<'a> {
 pub(crate) enum AddressKind {
     /// [`Flat`].
     Flat,
+    /// [`Flat`] without an index register.
+    FlatBase,
     /// [`Flat32`].
     Flat32,
     /// [`Full`].
     Full,
 }
 
-/// `by_address!(selection.address, A => handler(load::<T, A>))`: the expression for the right [`crate::memory::Address`] type.
+/// `by_address!(selection.address, A => fallible(load::<T, A>))`: the handler for the right
+/// [`crate::memory::Address`] type. `fallible` and `handler` get a fast instance and a complete one; any other
+/// expression is evaluated with a complete type.
 macro_rules! by_address {
-    ($kind:expr, $a:ident => $body:expr) => {
+    ($kind:expr, $a:ident => fallible($f:expr)) => {
+        $crate::ops::by_address!(@ $kind, $a, $f, retrying, complete)
+    };
+    ($kind:expr, $a:ident => handler($f:expr)) => {
+        $crate::ops::by_address!(@ $kind, $a, $f, retrying_flow, complete_flow)
+    };
+    (@ $kind:expr, $a:ident, $f:expr, $retrying:ident, $complete:ident) => {{
+        let complete = {
+            type $a = $crate::memory::Full;
+            $f
+        };
         match $kind {
             $crate::ops::AddressKind::Flat => {
+                type $a = $crate::memory::FastFlat;
+                $crate::op::$retrying($f, complete)
+            }
+            $crate::ops::AddressKind::FlatBase => {
+                type $a = $crate::memory::FastBase;
+                $crate::op::$retrying($f, complete)
+            }
+            $crate::ops::AddressKind::Flat32 => {
+                type $a = $crate::memory::FastFlat32;
+                $crate::op::$retrying($f, complete)
+            }
+            $crate::ops::AddressKind::Full => $crate::op::$complete(complete),
+        }
+    }};
+    ($kind:expr, $a:ident => $body:expr) => {
+        match $kind {
+            $crate::ops::AddressKind::Flat | $crate::ops::AddressKind::FlatBase => {
                 type $a = $crate::memory::Flat;
                 $body
             }

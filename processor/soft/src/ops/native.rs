@@ -269,7 +269,11 @@ fn gather(cpu: &mut Cpu, op: &Op) -> Flow {
     let result = gather.run(&mut state, |index| {
         let offset = offset.wrapping_add(index as u64) & mask;
         let linear = Full::linear(cpu, op.seg, offset, size, false)?;
-        if size == 4 { cpu.load::<u32, Full>(linear, op.seg).map(u64::from) } else { cpu.load::<u64, Full>(linear, op.seg) }
+        if size == 4 {
+            cpu.load::<u32, Full>(linear, op.seg).map(u64::from)
+        } else {
+            cpu.load::<u64, Full>(linear, op.seg)
+        }
     });
     cpu.native.vector = state.vector;
     match result {

@@ -3,7 +3,7 @@
 use crate::cpu::Cpu;
 use crate::flags::Flags;
 use crate::memory::Address;
-use crate::op::{Fault, Flow, Handler, Op, fallible, handler};
+use crate::op::{Fault, Flow, Handler, Op, handler};
 use crate::ops::Selection;
 use crate::ops::form::{Form, by_rare_address, by_size, by_wide_size};
 use crate::ops::word::{WideWord, Word, count_mask};
@@ -14,8 +14,8 @@ const CL: u8 = 1;
 
 /// A shift or rotate.
 trait Shift: 'static {
-    /// Whether the operation, done with an immediate count, sets OF. For rotates the architecture leaves OF undefined
-    /// unless the count is 1, and then processors leave it alone.
+    /// Whether the operation, done with an immediate count, may set OF. A rotation through the carry by a multiple of
+    /// its period does not; done with CL it does, and so it is if the host does it.
     fn sets_overflow<T: Word>(count: u8) -> bool;
     /// Result and flags for any count.
     fn apply<T: Word>(a: T, count: u8, flags: Flags) -> (T, Flags);
@@ -44,8 +44,7 @@ macro_rules! shifts {
         )*
     };
 }
-shifts!(|_, _| true; Shl shl Shr shr Sar sar);
-shifts!(|count, _| count == 1; Rol rol Ror ror);
+shifts!(|_, _| true; Shl shl Shr shr Sar sar Rol rol Ror ror);
 shifts!(|count, bits| count % (bits + 1) == 1; Rcl rcl Rcr rcr);
 
 macro_rules! double_shifts {

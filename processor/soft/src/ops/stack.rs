@@ -116,22 +116,18 @@ fn pusha<T: Int>(cpu: &mut Cpu, _: &Op) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The stack pointer's own slot is skipped.
+/// The stack pointer's own slot is skipped. On a fault the registers popped before it keep their new values; the stack
+/// pointer is the old one, so that nothing is lost.
 fn popa<T: Int>(cpu: &mut Cpu, _: &Op) -> Result<(), Fault> {
     let before = cpu.regs[usize::from(RSP)];
-    let mut values = [T::from_u64(0); 8];
-    for value in values.iter_mut().rev() {
+    for number in (0..8).rev() {
         match cpu.pop::<T, Full>() {
-            Ok(popped) => *value = popped,
+            Ok(_) if number == RSP => {}
+            Ok(value) => cpu.set_reg(number, value),
             Err(fault) => {
                 cpu.regs[usize::from(RSP)] = before;
                 return Err(fault);
             }
-        }
-    }
-    for (number, &value) in (0..8).zip(&values) {
-        if number != RSP {
-            cpu.set_reg(number, value);
         }
     }
     Ok(())

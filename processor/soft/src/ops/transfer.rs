@@ -64,10 +64,10 @@ fn select_extend<E: Extend>(s: &Selection) -> Option<Handler> {
 
 fn select_movbe(s: &Selection) -> Option<Handler> {
     let load = s.form()? == Form::RegisterMemory;
-    Some(by_wide_size!(s.size(0), T => by_rare_address!(s.address, A => match load {
-        true => fallible(movbe_load::<T, A>),
-        false => fallible(movbe_store::<T, A>),
-    })))
+    Some(by_wide_size!(s.size(0), T => match load {
+        true => by_rare_address!(s.address, A => fallible(movbe_load::<T, A>)),
+        false => by_rare_address!(s.address, A => fallible(movbe_store::<T, A>)),
+    }))
 }
 
 /// How MOVZX and MOVSX widen.

@@ -32,8 +32,6 @@ pub(crate) trait Word: Int {
     fn dec(self, flags: Flags) -> (Self, Flags);
     /// `-a`.
     fn neg(self) -> (Self, Flags);
-    /// `!a`; no flags.
-    fn not(self) -> Self;
 
     /// SHL. All shifts and rotates mask the count as the processor does, and leave the flags alone if it is then 0.
     fn shl(self, count: u8, flags: Flags) -> (Self, Flags);
@@ -145,23 +143,22 @@ macro_rules! shift {
     };
 }
 
-/// Rotates: they set only CF and OF.
+/// Rotates: they set only CF and OF. `$before` loads CF if the rotate reads it.
 macro_rules! rotate {
-    ($name:ident, $class:ident, $m:literal, $instruction:literal) => {
+    ($name:ident, $class:ident, $m:literal, $instruction:literal, $before:literal) => {
         #[inline(always)]
         fn $name(self, count: u8, flags: Flags) -> (Self, Flags) {
             if count & count_mask::<Self>() == 0 {
                 return (self, flags);
             }
-            let mut a = self;
-            let (carry, overflow): (u8, u8);
+            let (mut a, mut ax) = (self, flags.to_ax());
             // SAFETY: registers and flags only.
             unsafe {
-                asm!("bt {flags:e}, 8", concat!($instruction, " {a", $m, "}, cl"), "setc {carry}", "seto {overflow}",
-                    a = inout($class) a, in("cl") count, flags = in(reg) flags.to_ax(), carry = out(reg_byte) carry,
-                    overflow = out(reg_byte) overflow, options(pure, nomem, nostack));
+                asm!($before, concat!($instruction, " {a", $m, "}, cl"), "setc cl", "seto al", "and ah, 0xfe",
+                    "or ah, cl", a = inout($class) a, inout("cl") count => _, inout("ax") ax,
+                    options(pure, nomem, nostack));
             }
-            (a, Flags { overflow, low: flags.low & !Flags::CF | carry })
+            (a, Flags::from_ax(ax))
         }
     };
 }
@@ -184,17 +181,13 @@ macro_rules! common_methods {
         fn neg(self) -> (Self, Flags) {
             <$t as Word>::sub(0, self)
         }
-        #[inline(always)]
-        fn not(self) -> Self {
-            !self
-        }
         shift!(shl, $class, $m, "shl");
         shift!(shr, $class, $m, "shr");
         shift!(sar, $class, $m, "sar");
-        rotate!(rol, $class, $m, "rol");
-        rotate!(ror, $class, $m, "ror");
-        rotate!(rcl, $class, $m, "rcl");
-        rotate!(rcr, $class, $m, "rcr");
+        rotate!(rol, $class, $m, "rol", "");
+        rotate!(ror, $class, $m, "ror", "");
+        rotate!(rcl, $class, $m, "rcl", "bt ax, 8");
+        rotate!(rcr, $class, $m, "rcr", "bt ax, 8");
     };
 }
 

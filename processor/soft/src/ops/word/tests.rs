@@ -29,7 +29,7 @@ fn samples<T: Int>() -> Vec<T> {
 fn result_flags<T: Int>(result: T) -> u64 {
     let zero = if result.to_u64() == 0 { ZF } else { 0 };
     let sign = if result.to_i64() < 0 { SF } else { 0 };
-    let parity = if (result.to_u64() as u8).count_ones() % 2 == 0 { PF } else { 0 };
+    let parity = if (result.to_u64() as u8).count_ones().is_multiple_of(2) { PF } else { 0 };
     zero | sign | parity
 }
 
@@ -267,10 +267,17 @@ fn every_condition_reads_its_flags() {
         assert_eq!(flags.get(), spread);
         let [c, p, z, s, o] = [CF, PF, ZF, SF, OF].map(|flag| spread & flag != 0);
         let expected = [o, c, z, c || z, s, p, s != o, z || s != o];
-        for cc in 0..16 {
-            assert_eq!(flags.holds(cc), expected[usize::from(cc) / 2] != (cc & 1 != 0), "condition {cc} of {spread:x}");
+        for (even, expected) in conditions(flags).chunks_exact(2).zip(expected) {
+            assert_eq!(even, [expected, !expected], "conditions of {spread:x}");
         }
     }
+}
+
+fn conditions(flags: Flags) -> [bool; 16] {
+    macro_rules! all {
+        ($($cc:literal)*) => { [$(flags.condition::<$cc>()),*] };
+    }
+    all!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
 }
 
 #[test]
