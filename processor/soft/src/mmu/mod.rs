@@ -2,6 +2,8 @@
 
 pub(crate) mod tlb;
 pub(crate) mod walk;
+#[cfg(test)]
+mod walk_tests;
 
 use crate::cpu::{Cpu, Exception, Mode, rflags, vector};
 use crate::map::MemoryMap;
