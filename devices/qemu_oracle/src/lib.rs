@@ -14,10 +14,16 @@ pub struct Qemu {
 impl Qemu {
     /// Starts QEMU. `None`, with the reason on standard error, when it is not installed or does not answer.
     pub fn start() -> Option<Qemu> {
+        Qemu::start_with(&[])
+    }
+
+    /// Like [`Qemu::start`], with devices that these arguments add.
+    pub fn start_with(devices: &[&str]) -> Option<Qemu> {
         let arguments = "-M pc,accel=tcg -S -display none -nodefaults -serial null -rtc base=2026-11-24T20:34:20,clock=vm \
                          -qtest stdio -qtest-log none";
         let child = Command::new("qemu-system-x86_64")
             .args(arguments.split_whitespace())
+            .args(devices)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
