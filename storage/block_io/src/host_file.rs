@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::holder::{self, Holder};
+use crate::lock;
 use crate::open::Cache;
 use crate::transfer::{Operation, perform, read_cached};
 use bulkhead_disk::{
@@ -310,6 +311,7 @@ impl Drop for HostFile {
     fn drop(&mut self) {
         if let Some(holder) = &self.holder {
             holder::remove(self.fd.as_fd(), &self.path, !self.facts.read_only, holder);
+            lock::release(self.fd.as_fd());
         }
     }
 }

@@ -96,7 +96,8 @@ impl IoLoop {
     pub fn run(&self) -> Result<()> {
         self.watch_event();
         while !self.stop.get() {
-            self.turn()?;
+            self.work();
+            self.wait()?;
         }
         Ok(())
     }
@@ -111,11 +112,11 @@ impl IoLoop {
         let result = Rc::clone(&slot);
         self.context.spawn(async move { result.set(Some(future.await)) });
         loop {
-            self.context.inner.executor.run_ready();
+            self.work();
             if let Some(value) = slot.take() {
                 return Ok(value);
             }
-            self.turn()?;
+            self.wait()?;
         }
     }
 
@@ -133,22 +134,22 @@ impl IoLoop {
         });
     }
 
-    /// One round: what is ready, what other threads sent, then a wait.
-    fn turn(&self) -> Result<()> {
-        let inner = &self.context.inner;
-        inner.executor.run_ready();
+    /// What is ready, and what other threads sent.
+    fn work(&self) {
+        self.context.inner.executor.run_batch();
         while let Ok(job) = self.jobs.try_recv() {
             self.take(job);
         }
-        inner.executor.run_ready();
-        if self.stop.get() || !self.wake.prepare_sleep() {
+    }
+
+    /// Looks what the kernel finished; waits for it only when nothing is ready.
+    fn wait(&self) -> Result<()> {
+        if self.stop.get() {
             return Ok(());
         }
-        if !self.jobs.is_empty() {
-            self.wake.end_sleep();
-            return Ok(());
-        }
-        let timeout = inner.timers.next();
+        let inner = &self.context.inner;
+        let idle = self.wake.prepare_sleep() && self.jobs.is_empty();
+        let timeout = if idle { inner.timers.next() } else { Some(Duration::ZERO) };
         let waited = match &inner.engine {
             Engine::Ring(ring) => ring.wait(timeout),
             Engine::Pool(_) | Engine::Inline => self.poll(timeout),

@@ -44,6 +44,13 @@ pub(crate) fn acquire(fd: BorrowedFd<'_>, path: &Path, read_only: bool, holder: 
     Ok(())
 }
 
+/// Unlocks at once. Closing the descriptor would do it too, but io_uring may hold the file a moment longer than its last
+/// completion, and whoever opens it next must not be refused for that.
+pub(crate) fn release(fd: BorrowedFd<'_>) {
+    let range = LockRange { start: USED, len: UNSHARED + RESIZE + 1 - USED };
+    drop(OfdLock::try_new(fd, LockKind::Shared, range));
+}
+
 fn refusal(fd: BorrowedFd<'_>, path: &Path, read_only: bool) -> DiskError {
     let holders = holder::read(fd, path);
     let who = if holders.is_empty() {

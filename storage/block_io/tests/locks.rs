@@ -26,6 +26,24 @@ fn one_writer_or_many_readers_and_the_refusal_names_the_holder() {
 }
 
 #[test]
+fn a_closed_disk_can_be_opened_again_at_once() {
+    use bulkhead_disk::{File, write_vec};
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("disk.raw");
+    std::fs::write(&path, vec![0; 4096]).unwrap();
+    let io = IoLoop::new(IoMode::Auto).unwrap();
+    let context = io.context();
+    io.run_until(async move {
+        for _ in 0..50 {
+            let file = OpenOptions::new().open(&context, &path).unwrap();
+            write_vec(&file, 0, &[1; 4096]).await.unwrap();
+            file.flush().await.unwrap();
+        }
+    })
+    .unwrap();
+}
+
+#[test]
 fn the_lock_travels_with_the_descriptor() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("disk.raw");

@@ -13,6 +13,8 @@
 //! [`bulkhead_disk::Stack`].
 
 mod doctor;
+#[doc(hidden)]
+pub mod fuzz;
 mod link;
 mod merge;
 mod open;

@@ -131,15 +131,17 @@ impl Executor {
 
     /// Polls ready tasks until none is ready.
     pub fn run_ready(&self) {
-        loop {
-            let ready = std::mem::take(&mut *self.inner.wake.ready.lock());
-            if ready.is_empty() {
-                return;
-            }
-            for index in ready {
-                self.poll(index);
-            }
+        while self.run_batch() {}
+    }
+
+    /// Polls the tasks that are ready now, each once; false = there was none. A loop calls this, so that tasks which wake each
+    /// other do not keep it from the kernel's completions.
+    pub fn run_batch(&self) -> bool {
+        let ready = std::mem::take(&mut *self.inner.wake.ready.lock());
+        for index in &ready {
+            self.poll(*index);
         }
+        !ready.is_empty()
     }
 
     fn poll(&self, index: usize) {

@@ -38,6 +38,20 @@ pub(crate) struct Owners {
 }
 
 impl Owners {
+    /// The one owner of all of `range`; None = not cached, several, or not in one granule.
+    pub(crate) fn single(&self, range: &Range<u64>) -> Option<u16> {
+        if range.start / GRANULE != (range.end - 1) / GRANULE {
+            return None;
+        }
+        let entries = self.entries.borrow();
+        let entry = entries.get(&(range.start / GRANULE))?;
+        entry.used.set(true);
+        let (first, last) = sectors(range);
+        let index = entry.runs.partition_point(|run| run.start <= first).checked_sub(1)?;
+        let ends = entry.runs.get(index + 1).is_none_or(|next| next.start >= last);
+        ends.then_some(entry.runs[index].owner)
+    }
+
     /// The owners of `range`, which lies in one granule: (bytes, owner) in order; None = not cached.
     pub(crate) fn get(&self, range: &Range<u64>) -> Option<Vec<(u64, u16)>> {
         let entries = self.entries.borrow();

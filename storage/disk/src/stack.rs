@@ -175,20 +175,22 @@ impl Stack {
     async fn read(&self, offset: u64, buffer: Buffer) -> Completion {
         let layers = self.layers();
         let range = offset..offset + buffer.len() as u64;
-        let transfers = if layers.len() == 1 {
-            match layers[0].resolve(range).await {
-                Ok(extents) => {
-                    let mut transfers = Vec::with_capacity(extents.len());
-                    add_transfers(&mut transfers, &*layers[0], &extents);
-                    transfers
-                }
-                Err(error) => return Completion::failed(error, buffer),
-            }
-        } else {
-            match self.resolve_chain(&layers, range).await {
-                Ok(transfers) => transfers,
-                Err(error) => return Completion::failed(error, buffer),
-            }
+        if range.is_empty() {
+            return Completion::ok(buffer);
+        }
+        // The common case: one layer has all of it.
+        let owner = if layers.len() == 1 { Some(0) } else { self.owners.single(&range) };
+        let transfers = match owner.and_then(|owner| layers.get(usize::from(owner))) {
+            Some(layer) => layer.resolve(range).await.map(|extents| {
+                let mut transfers = Vec::with_capacity(extents.len());
+                add_transfers(&mut transfers, &**layer, &extents);
+                transfers
+            }),
+            None => self.resolve_chain(&layers, range).await,
+        };
+        let transfers = match transfers {
+            Ok(transfers) => transfers,
+            Err(error) => return Completion::failed(error, buffer),
         };
         read_transfers(transfers, buffer).await
     }

@@ -132,13 +132,14 @@ impl Bitmaps {
         runs
     }
 
-    /// True when all of `sectors` of a known block are set.
+    /// True when the block is known and all of `sectors` are set.
     pub(crate) fn has(&mut self, block: u32, sectors: Range<u32>) -> bool {
-        self.is_full(block)
-            || self
-                .cached
-                .get(&block)
-                .is_some_and(|bitmap| run_end(&bitmap.bits, sectors.start, sectors.end, true) == sectors.end)
+        if self.is_full(block) {
+            return true;
+        }
+        let Some(bitmap) = self.cached.get_mut(&block) else { return false };
+        bitmap.used = true;
+        run_end(&bitmap.bits, sectors.start, sectors.end, true) == sectors.end
     }
 
     /// Sets bits of a known block.

@@ -133,7 +133,11 @@ impl VhdImage {
 
 impl Layer for VhdImage {
     fn facts(&self) -> DiskFacts {
-        let footer = self.footer();
+        // Asked for with every request: no copy of the footer.
+        let footer = match &self.body {
+            Body::Fixed(fixed) => fixed.footer.borrow(),
+            Body::Sparse(sparse) => sparse.footer.borrow(),
+        };
         DiskFacts {
             physical_sector: 512,
             read_only: self.file.facts().read_only,

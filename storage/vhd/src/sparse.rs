@@ -161,7 +161,7 @@ impl Sparse {
                 continue;
             };
             let data = offset + self.bitmap_size + inside.start;
-            if self.bitmaps.borrow().is_full(block) {
+            if self.bitmaps.borrow_mut().has(block, sectors(&inside)) {
                 push(&mut extents, inside.end - inside.start, Place::File(data));
                 continue;
             }
