@@ -221,7 +221,7 @@ fn read_toc(cdb: &Cdb, facts: &DiskFacts) -> Step {
                 data.extend([0, 0x14, 1, 0]);
                 data.extend(address(0, msf));
             }
-            data.extend([0, 0x14, LEAD_OUT, 0]);
+            data.extend([0, 0x16, LEAD_OUT, 0]);
             data.extend(address(blocks(facts), msf));
         }
         1 => {

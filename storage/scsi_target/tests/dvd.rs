@@ -72,7 +72,7 @@ fn a_locked_tray_stays_shut() {
 fn contents_and_capabilities() {
     let (mut unit, cd) = (drive(), cd());
     let toc = data(unit.command(&[0x43, 0, 0, 0, 0, 0, 0, 0, 255, 0], Some(&cd)));
-    assert_eq!(toc, [0, 18, 1, 1, 0, 0x14, 1, 0, 0, 0, 0, 0, 0, 0x14, 0xaa, 0, 0, 0, 0, 100]);
+    assert_eq!(toc, [0, 18, 1, 1, 0, 0x14, 1, 0, 0, 0, 0, 0, 0, 0x16, 0xaa, 0, 0, 0, 0, 100]);
     let toc = data(unit.command(&[0x43, 2, 0, 0, 0, 0, 0xaa, 0, 12, 0], Some(&cd)));
     assert_eq!(toc[8..], [0, 0, 3, 25]);
     // Linux looks for the last session, with the format in the control byte.
