@@ -21,6 +21,7 @@
 mod channel;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod image;
 mod message;
 mod stats;
 

@@ -105,9 +105,10 @@ impl Vm {
                 (machine, states)
             }
         };
-        let serial = serial::connect(description, &machine, &mut resources, &reactor, inputs)?;
         gate.set_partition(machine.partition(), description.processor.count);
         let vps = make_vps(&machine, &states)?;
+        // Input may come at once, and its interrupt needs a local APIC to go to.
+        let serial = serial::connect(description, &machine, &mut resources, &reactor, inputs)?;
         let executor = match driver {
             Some(driver) => Executor::deterministic(vps, driver, gate, inputs),
             None => Executor::threaded(vps, gate, inputs),

@@ -9,6 +9,9 @@ use bulkhead_vm_description::{
 };
 use std::path::Path;
 
+/// The id of a VM in deterministic mode.
+const DETERMINISTIC_ID: &str = "01900000-0000-7000-8000-000000000001";
+
 /// The description that the arguments ask for.
 ///
 /// # Errors
@@ -16,6 +19,8 @@ use std::path::Path;
 pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
     let id = match &arguments.id {
         Some(text) => text.parse().map_err(|error| Failure::Usage(format!("--id: {error}")))?,
+        // Guests see it, so a run that is to be the same each time needs the same one.
+        None if arguments.deterministic => DETERMINISTIC_ID.parse().expect("a constant"),
         None => VmId::new(),
     };
     let mut vm = VmDescription::new(id, arguments.name.clone(), arguments.memory);
