@@ -22,22 +22,15 @@ pub(crate) enum Flow {
     Far,
     /// Not done, but all that was done is in the registers: look around, then begin the instruction again (REP).
     Again,
+    /// The op belongs to a dead block and was not executed: decode it again.
+    Stale,
     /// An exception; its details are in [`Cpu::fault`]. The instruction had no effect.
     Fault,
 }
 
-/// An exception was raised: `Cpu::fault` holds it. Handlers pass it on with `?` (see [`Flow`]'s `From`) or [`flow`].
+/// An exception was raised: `Cpu::fault` holds it. Handlers pass it on with `?`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault;
-
-/// `Ok` is `Next`, `Err` is `Fault`.
-#[inline(always)]
-pub(crate) fn flow(result: Result<(), Fault>) -> Flow {
-    match result {
-        Ok(()) => Flow::Next,
-        Err(Fault) => Flow::Fault,
-    }
-}
 
 /// The semantics of an instruction, as written in `ops/`. Mark them `#[inline(always)]`: [`handler`] wraps each into
 /// the function that the block loop runs. `Result<(), Fault>` handlers are allowed as well: [`fallible`].
@@ -134,6 +127,25 @@ pub(crate) fn complete_flow<C: Fn(&mut Cpu, &Op) -> Flow + Copy>(_: C) -> Handle
     run_complete_flow_then_next::<C>
 }
 
+/// `first` of an op and `jump` of the op behind it, which ends the block, in one handler.
+pub(crate) fn fused<F, J>(_: F, _: J) -> Handler
+where
+    F: Fn(&mut Cpu, &Op) -> Flow + Copy,
+    J: Fn(&mut Cpu, &Op) -> Flow + Copy,
+{
+    run_fused::<F, J>
+}
+
+/// As [`fused`], with a first op as in [`retrying`]: the complete instance does it alone.
+pub(crate) fn fused_retrying<F, C, J>(_: F, _: C, _: J) -> Handler
+where
+    F: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy,
+    C: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy,
+    J: Fn(&mut Cpu, &Op) -> Flow + Copy,
+{
+    run_fused_fast::<F, C, J>
+}
+
 /// The one value of a zero-sized function item.
 #[inline(always)]
 fn item<F: Copy>() -> F {
@@ -207,4 +219,38 @@ where
 #[inline(never)]
 fn run_complete_flow_then_next<C: Fn(&mut Cpu, &Op) -> Flow + Copy>(cpu: &mut Cpu, op: OpPointer) -> Flow {
     run_then_next::<C>(cpu, op)
+}
+
+fn run_fused<F, J>(cpu: &mut Cpu, op: OpPointer) -> Flow
+where
+    F: Fn(&mut Cpu, &Op) -> Flow + Copy,
+    J: Fn(&mut Cpu, &Op) -> Flow + Copy,
+{
+    // SAFETY: as in `run_then_next`. `first` only examines registers: its flow is always `Next`.
+    item::<F>()(cpu, unsafe { op.0.as_ref() });
+    run_jump::<J>(cpu, op)
+}
+
+fn run_fused_fast<F, C, J>(cpu: &mut Cpu, op: OpPointer) -> Flow
+where
+    F: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy,
+    C: Fn(&mut Cpu, &Op) -> Result<(), Fault> + Copy,
+    J: Fn(&mut Cpu, &Op) -> Flow + Copy,
+{
+    // SAFETY: as in `run_then_next`.
+    if item::<F>()(cpu, unsafe { op.0.as_ref() }).is_ok() {
+        return run_jump::<J>(cpu, op);
+    }
+    run_complete_then_next::<C>(cpu, op)
+}
+
+/// The jump behind a fused op.
+#[inline(always)]
+fn run_jump<J: Fn(&mut Cpu, &Op) -> Flow + Copy>(cpu: &mut Cpu, op: OpPointer) -> Flow {
+    // SAFETY: only ops with a jump behind them in their block are fused.
+    let jump = OpPointer(unsafe { op.0.add(1) });
+    // SAFETY: as in `run_then_next`.
+    let flow = item::<J>()(cpu, unsafe { jump.0.as_ref() });
+    cpu.last_op = Some(jump);
+    flow
 }

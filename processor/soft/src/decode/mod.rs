@@ -173,9 +173,9 @@ impl Cpu {
     ) -> BlockPointer {
         let mut list = Vec::with_capacity(instructions.len() + 1);
         let mut len = 0;
-        for instruction in instructions {
+        for (index, instruction) in instructions.iter().enumerate() {
             let code = &bytes[len..];
-            list.push(self.make_op(instruction, rip, mode, code));
+            list.push(self.make_op(instruction, instructions.get(index + 1), rip, mode, code));
             len += instruction.len();
         }
         if !instructions.last().is_some_and(always_transfers) {
@@ -186,7 +186,7 @@ impl Cpu {
         self.cache.insert(NewBlock { address, mode, ops: list, count, len, second_page })
     }
 
-    fn make_op(&self, instruction: &Instruction, rip: u64, mode: Mode, code: &[u8]) -> Op {
+    fn make_op(&self, instruction: &Instruction, next: Option<&Instruction>, rip: u64, mode: Mode, code: &[u8]) -> Op {
         let mut op = operand::fill(instruction, rip, mode);
         let too_long = instruction.is_invalid() && code.len() > MAX_LENGTH && instruction.len() >= MAX_LENGTH;
         let selection = Selection {
@@ -201,7 +201,8 @@ impl Cpu {
         } else if instruction.is_invalid() || !self.features.allows(instruction) {
             Some(ops::undefined())
         } else {
-            ops::select(&selection, &mut op)
+            let fused = next.and_then(|jump| ops::fused::select(&selection, jump));
+            fused.or_else(|| ops::select(&selection, &mut op))
         };
         op.handler = match handler {
             Some(handler) => handler,

@@ -16,20 +16,20 @@ pub(crate) trait Binary: 'static {
 }
 
 /// An operation of one operand.
-trait Unary: 'static {
+pub(crate) trait Unary: 'static {
     /// Result and flags.
     fn apply<T: Word>(a: T, flags: Flags) -> (T, Flags);
 }
 
 /// An operation of two operands that only sets flags.
-trait Examine: 'static {
+pub(crate) trait Examine: 'static {
     /// The flags.
     fn apply<T: Word>(a: T, b: T) -> Flags;
 }
 
 macro_rules! operation {
     ($trait:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty = $value:expr) => {
-        struct $name;
+        pub(crate) struct $name;
         impl $trait for $name {
             #[inline(always)]
             fn apply<T: Word>($($argument: $type),*) -> $result {
@@ -181,33 +181,33 @@ fn change_locked<O: Binary, T: Word, A: Address>(cpu: &mut Cpu, op: &Op, b: T) -
 }
 
 #[inline(always)]
-fn examine_register<O: Examine, T: Word>(cpu: &mut Cpu, op: &Op) -> Flow {
+pub(super) fn examine_register<O: Examine, T: Word>(cpu: &mut Cpu, op: &Op) -> Flow {
     cpu.flags = O::apply::<T>(cpu.reg(op.reg), cpu.reg(op.rm));
     Flow::Next
 }
 
 #[inline(always)]
-fn examine_immediate<O: Examine, T: Word>(cpu: &mut Cpu, op: &Op) -> Flow {
+pub(super) fn examine_immediate<O: Examine, T: Word>(cpu: &mut Cpu, op: &Op) -> Flow {
     cpu.flags = O::apply::<T>(cpu.reg(op.reg), T::from_u64(op.imm));
     Flow::Next
 }
 
 #[inline(always)]
-fn examine_register_memory<O: Examine, T: Word, A: Address>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
+pub(super) fn examine_register_memory<O: Examine, T: Word, A: Address>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
     let b = cpu.read::<T, A>(op)?;
     cpu.flags = O::apply::<T>(cpu.reg(op.reg), b);
     Ok(())
 }
 
 #[inline(always)]
-fn examine_memory_register<O: Examine, T: Word, A: Address>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
+pub(super) fn examine_memory_register<O: Examine, T: Word, A: Address>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
     let a = cpu.read::<T, A>(op)?;
     cpu.flags = O::apply::<T>(a, cpu.reg(op.reg));
     Ok(())
 }
 
 #[inline(always)]
-fn examine_memory_immediate<O: Examine, T: Word, A: Address>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
+pub(super) fn examine_memory_immediate<O: Examine, T: Word, A: Address>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
     let a = cpu.read::<T, A>(op)?;
     cpu.flags = O::apply::<T>(a, T::from_u64(op.imm));
     Ok(())

@@ -37,7 +37,7 @@ pub(crate) fn end_of_block(len: u64, mode: Mode) -> Op {
 /// Put in place of the ops of dead blocks: leaves before the op.
 #[inline(always)]
 pub(crate) fn stale(_: &mut Cpu, _: &Op) -> Flow {
-    Flow::Again
+    Flow::Stale
 }
 
 #[inline(always)]
@@ -85,7 +85,7 @@ fn check_target<W: Int>(cpu: &mut Cpu, target: u64) -> Result<(), Fault> {
 }
 
 #[inline(always)]
-fn jcc<W: Int, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Flow {
+pub(super) fn jcc<W: Int, const CC: u8>(cpu: &mut Cpu, op: &Op) -> Flow {
     if cpu.flags.condition::<CC>() { branch::<W>(cpu, op) } else { go_on(cpu, op) }
 }
 

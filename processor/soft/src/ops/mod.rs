@@ -90,6 +90,7 @@ mod decimal;
 mod exchange;
 mod float_state;
 mod form;
+pub(crate) mod fused;
 mod interrupt_flag;
 mod io;
 mod multiply;
