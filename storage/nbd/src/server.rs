@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bulkhead_block_io::IoContext;
-use bulkhead_disk::Notify;
 
 use crate::NbdError;
 use crate::connection::Connection;
@@ -28,14 +27,13 @@ pub struct Server {
     connections: Cell<usize>,
     /// Connections that ever got through the handshake.
     served: Cell<u64>,
-    changed: Notify,
 }
 
 impl Server {
     /// A server that nobody can reach yet.
     pub fn new(exports: Vec<Export>, context: IoContext) -> Rc<Self> {
         let exports = exports.into_iter().map(Rc::new).collect();
-        Rc::new(Self { exports, context, connections: Cell::new(0), served: Cell::new(0), changed: Notify::default() })
+        Rc::new(Self { exports, context, connections: Cell::new(0), served: Cell::new(0) })
     }
 
     /// Accepts connections for as long as the future is polled.
@@ -77,7 +75,6 @@ impl Server {
             let _ = output.run_output().await;
             output.fail();
             server.connections.set(server.connections.get() - 1);
-            server.changed.notify_all();
         });
         let server = self.clone();
         self.context.spawn(async move {
@@ -91,10 +88,11 @@ impl Server {
         });
     }
 
-    /// Waits until at least one client was served and all are gone (`disk serve` without `--persistent` ends then).
-    pub async fn served_all(&self) {
-        while self.served.get() == 0 || self.connections.get() > 0 {
-            self.changed.wait().await;
+    /// Serves until `stop` says so or, unless `persistent`, until at least one client was served and all are gone.
+    pub async fn until(&self, persistent: bool, stop: impl Fn() -> bool) {
+        while !stop() && (persistent || self.served.get() == 0 || self.connections.get() > 0) {
+            // Someone else's word (a signal, a closed socket) is heard within this time.
+            self.context.sleep(Duration::from_millis(100)).await;
         }
     }
 

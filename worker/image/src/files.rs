@@ -40,7 +40,9 @@ impl Files {
     /// Takes a descriptor that the job named by index.
     pub fn descriptor(&mut self, index: usize) -> Result<OwnedFd> {
         let found = self.descriptors.get_mut(index).and_then(Option::take);
-        found.ok_or_else(|| DiskError::new(ErrorKind::InvalidInput, "start the job", format!("descriptor {index} is missing")))
+        found.ok_or_else(|| {
+            DiskError::new(ErrorKind::InvalidInput, "start the job", format!("descriptor {index} is missing"))
+        })
     }
 
     /// The host file of an image.
