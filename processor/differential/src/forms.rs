@@ -20,9 +20,7 @@ pub struct Form {
 /// Why a form is not generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refusal {
-    /// The harness runs at CPL 3.
-    Privileged,
-    /// Would call the host's kernel.
+    /// Would call the host's kernel; the ways back differ between vendors.
     SystemCall,
     /// Time, entropy, processor identity.
     NotReproducible,
@@ -38,7 +36,6 @@ impl Refusal {
     /// For the table in `docs/reference/instructions.md`.
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::Privileged => "needs privilege: conformance suite",
             Self::SystemCall => "system call: conformance suite",
             Self::NotReproducible => "differs from run to run: conformance suite",
             Self::Segmentation => "depends on descriptors: conformance suite",
@@ -77,9 +74,6 @@ fn exists(form: Form, features: &Features) -> bool {
 /// Why `code` is not generated, if so.
 pub fn refusal(code: Code) -> Option<Refusal> {
     let info = code.op_code();
-    if info.is_privileged() || info.must_be_cpl0() || info.is_input_output() {
-        return Some(Refusal::Privileged);
-    }
     if let Some(refusal) = by_mnemonic(code.mnemonic()) {
         return Some(refusal);
     }
@@ -94,8 +88,9 @@ pub fn refusal(code: Code) -> Option<Refusal> {
 fn by_mnemonic(mnemonic: Mnemonic) -> Option<Refusal> {
     use Mnemonic as M;
     match mnemonic {
-        M::Cli | M::Sti | M::Hlt | M::Clac | M::Stac => Some(Refusal::Privileged),
-        M::Syscall | M::Sysenter | M::Int | M::Int1 | M::Int3 => Some(Refusal::SystemCall),
+        M::Syscall | M::Sysenter | M::Sysret | M::Sysretq | M::Sysexit | M::Sysexitq | M::Int | M::Int1 | M::Int3 => {
+            Some(Refusal::SystemCall)
+        }
         M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpmc | M::Rdpid | M::Rdrand | M::Rdseed | M::Xgetbv => {
             Some(Refusal::NotReproducible)
         }

@@ -173,15 +173,19 @@ impl<'a> Sequence<'a> {
             FlowControl::IndirectBranch | FlowControl::IndirectCall => {
                 if instruction.op0_kind() == OpKind::Register {
                     self.prefer(instruction.op0_register().full_register(), target).then_some(())?;
-                } else {
-                    self.patch(self.last_target, target);
+                } else if !self.patch(self.last_target, target) && self.mode == Mode::Segmented {
+                    // Any 16 bits are an address in the code segment, with other slots' code.
+                    return None;
                 }
             }
             FlowControl::Return => self.patch_stack(target)?,
             _ => {}
         }
         self.late_store(instruction)?;
-        use Mnemonic::{Maskmovdqu, Maskmovq, Popf, Popfd, Popfq, Shld, Shrd, Vmaskmovdqu};
+        use Mnemonic::{
+            Maskmovdqu, Maskmovq, Popf, Popfd, Popfq, Shld, Shrd, Vmaskmovdqu, Vmaskmovpd, Vmaskmovps, Vpmaskmovd,
+            Vpmaskmovq,
+        };
         match instruction.mnemonic() {
             Popf | Popfd | Popfq => {
                 let flags = self.random.bits() & 0xcd5;
@@ -191,6 +195,10 @@ impl<'a> Sequence<'a> {
             Maskmovdqu | Maskmovq | Vmaskmovdqu => {
                 let inside = DATA + self.random.below(DATA_SIZE as u64 - 16);
                 self.prefer(Register::RDI, inside - self.mode.data_base()).then_some(())
+            }
+            // Likewise where a segment ends between the elements.
+            Vmaskmovps | Vmaskmovpd | Vpmaskmovd | Vpmaskmovq if self.mode == Mode::Segmented => {
+                (DATA..DATA + DATA_SIZE as u64).contains(&self.last_target).then_some(())
             }
             // A 16-bit double shift by more than 16 has no defined result.
             Shld | Shrd
@@ -222,16 +230,15 @@ impl<'a> Sequence<'a> {
 
     fn patch_stack(&mut self, value: u64) -> Option<()> {
         self.is_known(4).then_some(())?;
-        self.patch(self.registers.gpr[4] + self.mode.data_base(), value);
-        Some(())
+        self.patch(self.registers.gpr[4] + self.mode.data_base(), value).then_some(())
     }
 
-    fn patch(&mut self, address: u64, value: u64) {
-        if let Some(offset) = address.checked_sub(DATA).filter(|&offset| offset <= DATA_SIZE as u64 - 8)
-            && self.patches.len() < crate::host_child::PATCHES
-        {
-            self.patches.push((offset as u32, value));
-        }
+    /// Puts a value into data; false if the address is elsewhere.
+    fn patch(&mut self, address: u64, value: u64) -> bool {
+        let inside = address.checked_sub(DATA).filter(|&offset| offset <= DATA_SIZE as u64 - 8);
+        let Some(offset) = inside.filter(|_| self.patches.len() < crate::host_child::PATCHES) else { return false };
+        self.patches.push((offset as u32, value));
+        true
     }
 
     fn note_registers(&mut self, instruction: &Instruction) {

@@ -102,6 +102,8 @@ impl Sequence<'_> {
             Kind::dx => Register::DX,
             Kind::eax => Register::EAX,
             Kind::rax => Register::RAX,
+            Kind::cr_reg => random.pick(&[Register::CR0, Register::CR2, Register::CR3, Register::CR4, Register::CR8]),
+            Kind::dr_reg => any(random, Register::DR0, 8),
             Kind::st0 => Register::ST0,
             Kind::sti_opcode => any(random, Register::ST0, 8),
             _ => return None,

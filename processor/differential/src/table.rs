@@ -16,7 +16,8 @@ with `BULKHEAD_BLESS=1 cargo test -p bulkhead_differential --test table`.
 
 *by* says how the engine executes the form: `stub` = natively, through a generated stub (`processor/native`);
 `code` = by code of the engine. *64*, *32* and *16*: `x` = compared in 64-bit, 32-bit (flat) and 16-bit (segmented)
-protected mode, `-` = the form does not exist there.
+protected mode, `-` = the form does not exist there. All of it runs at CPL 3: privileged forms are compared in that
+they fault.
 
 ";
 

@@ -2,14 +2,20 @@
 
 use iced_x86::{Decoder, DecoderOptions};
 
-use crate::{EnvFormat, Lowered, NativeState, Slot, Stubs};
+use crate::{EnvFormat, Gather, Lowered, Masked, NativeState, Slot, Stubs};
 
 /// Lowers whatever the bytes decode to in each mode, and loads them as state images. Nothing is executed.
 pub fn fuzz(data: &[u8]) {
     let Ok(stubs) = Stubs::new() else { return };
     for bits in [16, 32, 64] {
         for instruction in &mut Decoder::new(bits, data, DecoderOptions::NONE) {
-            if let Ok(Lowered::Stub(stub)) = stubs.get(&instruction) {
+            let lowered = stubs.get(&instruction);
+            if let Ok(Lowered::Gather(gather)) = lowered {
+                assert_eq!(Gather::from_bits(gather.to_bits()), gather, "{instruction:?}");
+            }
+            if let Ok(Lowered::Stub(stub)) = lowered {
+                let masked = stub.memory.and_then(|memory| memory.masked);
+                assert!(masked.is_none_or(|masked| Masked::from_bits(masked.to_bits()) == masked), "{instruction:?}");
                 assert!(stub.memory.is_none_or(|memory| (1..=64).contains(&memory.size)), "{instruction:?}");
                 let number = |slot: &Slot| match *slot {
                     Slot::Gpr { register, byte } => register + byte,

@@ -2,15 +2,13 @@
 
 use iced_x86::{Instruction, Register};
 
-use crate::{MemoryOperand, NativeState, NotNative};
+use crate::{NativeState, NotNative};
 
 /// A gather instruction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gather {
     /// Bytes per element: 4 or 8.
     pub element: u8,
-    /// One element; `size` is [`Self::element`].
-    pub memory: MemoryOperand,
     count: u8,
     index_size: u8,
     scale: u8,
@@ -33,7 +31,6 @@ impl Gather {
         let count = (destination.size() as u8 / element).min(index.size() as u8 / index_size);
         Ok(Self {
             element,
-            memory: MemoryOperand { size: element, read: true, write: false, alignment: 1, masked: None },
             count,
             index_size,
             scale: instruction.memory_index_scale() as u8,
@@ -41,6 +38,29 @@ impl Gather {
             index: numbers[1] as u8,
             mask: numbers[2] as u8,
         })
+    }
+
+    /// All of it in 20 bits.
+    pub const fn to_bits(self) -> u32 {
+        let registers = self.destination as u32 | (self.index as u32) << 4 | (self.mask as u32) << 8;
+        let sizes = self.element.trailing_zeros()
+            | self.index_size.trailing_zeros() << 2
+            | self.scale.trailing_zeros() << 4
+            | self.count.trailing_zeros() << 6;
+        registers | sizes << 12
+    }
+
+    /// The reverse of [`Self::to_bits`]; other bits are ignored.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self {
+            destination: (bits & 15) as u8,
+            index: (bits >> 4 & 15) as u8,
+            mask: (bits >> 8 & 15) as u8,
+            element: 1 << (bits >> 12 & 3),
+            index_size: 1 << (bits >> 14 & 3),
+            scale: 1 << (bits >> 16 & 3),
+            count: 1 << (bits >> 18 & 3),
+        }
     }
 
     /// Executes it. `load` reads [`Self::element`] bytes at base + displacement + its argument.

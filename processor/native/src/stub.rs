@@ -99,6 +99,22 @@ pub struct Masked {
 }
 
 impl Masked {
+    /// All of it in ten bits.
+    pub const fn to_bits(self) -> u16 {
+        let sizes = self.element.trailing_zeros() | self.count.trailing_zeros() << 2;
+        sizes as u16 | (self.register as u16) << 5 | (self.mmx as u16) << 9
+    }
+
+    /// The reverse of [`Self::to_bits`]; other bits are ignored.
+    pub const fn from_bits(bits: u16) -> Self {
+        Self {
+            element: 1 << (bits & 3),
+            count: 1 << (bits >> 2 & 7),
+            register: (bits >> 5 & 15) as u8,
+            mmx: bits >> 9 & 1 != 0,
+        }
+    }
+
     /// Which elements the instruction will access: bit i is element i.
     pub fn active(&self, state: &mut NativeState) -> u32 {
         let mask = if self.mmx {

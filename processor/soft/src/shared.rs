@@ -143,7 +143,7 @@ impl PartitionShared {
             reactor: config.reactor,
             tsc_hz: config.tsc_hz,
             deterministic: config.deterministic,
-            natives: NativeTable::new(stubs),
+            natives: stubs,
             map: RwLock::default(),
             vps: (0..config.vp_count).map(VpShared::new).collect(),
             ext_int: AtomicBool::new(false),

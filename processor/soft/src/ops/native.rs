@@ -4,44 +4,12 @@ use crate::cpu::{Cpu, Mode, vector};
 use crate::memory::{Address, Full};
 use crate::op::{Fault, Flow, Handler, Op, handler};
 use crate::ops::{self, Selection};
-use bulkhead_native::{Lowered, MemoryOperand, NativeState, STATUS_FLAGS, Slot, Stub, StubEntry, Stubs};
-use iced_x86::{Code, CpuidFeature, EncodingKind, Instruction, Mnemonic, Register};
-use parking_lot::Mutex;
+use bulkhead_native::{Gather, Lowered, Masked, MemoryOperand, NativeState, STATUS_FLAGS, Slot, Stub, StubEntry};
+use iced_x86::{CpuidFeature, EncodingKind, Mnemonic};
 use std::mem::offset_of;
 
-/// The stubs of a partition, and the instructions that need more than an op can hold.
-pub(crate) struct NativeTable {
-    stubs: Stubs,
-    /// By what they depend on. There are few: forms times registers.
-    rare: Mutex<Vec<(Key, Lowered)>>,
-}
-
-type Key = (Code, [Register; 5], u32, u8);
-
-impl NativeTable {
-    /// A table over stubs.
-    pub fn new(stubs: Stubs) -> Self {
-        Self { stubs, rare: Mutex::new(Vec::new()) }
-    }
-
-    fn number(&self, instruction: &Instruction, lowered: Lowered) -> Option<u16> {
-        let register =
-            |index| if instruction.op_count() > index { instruction.op_register(index) } else { Register::None };
-        let registers = [register(0), register(1), register(2), register(3), instruction.memory_index()];
-        let immediate = if instruction.op_count() > 3 { instruction.immediate8() } else { 0 };
-        let key = (instruction.code(), registers, instruction.memory_index_scale(), immediate);
-        let mut rare = self.rare.lock();
-        let at = rare.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
-            rare.push((key, lowered));
-            rare.len() - 1
-        });
-        u16::try_from(at).ok()
-    }
-
-    fn get(&self, number: u16) -> Option<Lowered> {
-        self.rare.lock().get(usize::from(number)).map(|(_, lowered)| *lowered)
-    }
-}
+/// The stubs of a partition.
+pub(crate) use bulkhead_native::Stubs as NativeTable;
 
 /// Where a register operand lies in `Cpu`.
 fn place(slot: Slot) -> u16 {
@@ -79,7 +47,7 @@ fn describe(memory: &MemoryOperand) -> u16 {
 
 fn entry(cpu: &Cpu, op: &Op) -> StubEntry {
     let offset = (op.imm >> 48) as usize | usize::from(u16::from_le_bytes([op.reg, op.rm])) << 16;
-    let address = cpu.partition.natives.stubs.base().wrapping_add(offset);
+    let address = cpu.partition.natives.base().wrapping_add(offset);
     // SAFETY: `base + offset` is the entry that `Stubs::get` returned; stubs live as long as the table.
     unsafe { std::mem::transmute::<*const u8, StubEntry>(address) }
 }
@@ -211,6 +179,9 @@ fn through_bounce<const X87: bool, const FLAGS: bool>(cpu: &mut Cpu, op: &Op, li
     Ok(code)
 }
 
+/// In [`Op::extra`] of a masked move, besides the bits of [`Masked`]: it stores.
+const MASKED_STORE: u16 = 1 << 15;
+
 /// VMASKMOV, VPMASKMOV, MASKMOVDQU, MASKMOVQ: only selected elements are accessed.
 fn masked<const X87: bool>(cpu: &mut Cpu, op: &Op) -> Flow {
     match masked_inner::<X87>(cpu, op) {
@@ -220,10 +191,7 @@ fn masked<const X87: bool>(cpu: &mut Cpu, op: &Op) -> Flow {
 }
 
 fn masked_inner<const X87: bool>(cpu: &mut Cpu, op: &Op) -> Result<u32, Fault> {
-    let Some(Lowered::Stub(stub)) = cpu.partition.natives.get(op.extra) else { return Err(cpu.raise(vector::UD)) };
-    let Some(MemoryOperand { read, write, masked: Some(masked), .. }) = stub.memory else {
-        return Err(cpu.raise(vector::UD));
-    };
+    let (masked, write) = (Masked::from_bits(op.extra), op.extra & MASKED_STORE != 0);
     if X87 {
         cpu.native.use_x87();
     }
@@ -237,7 +205,7 @@ fn masked_inner<const X87: bool>(cpu: &mut Cpu, op: &Op) -> Result<u32, Fault> {
         let at = (index * element) as usize;
         if write {
             cpu.probe_write(linear, element as u32, op.seg)?;
-        } else if read {
+        } else {
             cpu.load_bytes(linear, &mut bytes[at..at + element as usize], op.seg)?;
         }
     }
@@ -257,10 +225,7 @@ fn masked_inner<const X87: bool>(cpu: &mut Cpu, op: &Op) -> Result<u32, Fault> {
 
 /// VGATHERxxx, VPGATHERxx. The decoder leaves the index out of the op's address.
 fn gather(cpu: &mut Cpu, op: &Op) -> Flow {
-    let Some(Lowered::Gather(gather)) = cpu.partition.natives.get(op.extra) else {
-        cpu.raise(vector::UD);
-        return Flow::Fault;
-    };
+    let gather = Gather::from_bits(op.imm as u32);
     let mask = u64::MAX >> (64 - 8 * u32::from(op.address_size & 15));
     let offset = Full::offset(cpu, op);
     // The state is taken out so that loads may use the rest of the processor.
@@ -355,7 +320,7 @@ macro_rules! by_flags {
 
 /// The group's handlers.
 pub(crate) fn select(s: &Selection, op: &mut Op) -> Option<Handler> {
-    let lowered = match s.stubs.stubs.get(s.instruction) {
+    let lowered = match s.stubs.get(s.instruction) {
         Ok(lowered) => lowered,
         Err(bulkhead_native::NotNative::Undefined(_)) => return Some(ops::undefined()),
         Err(_) => return None,
@@ -364,8 +329,8 @@ pub(crate) fn select(s: &Selection, op: &mut Op) -> Option<Handler> {
         return Some(handler);
     }
     let stub = match lowered {
-        Lowered::Gather(_) => {
-            op.extra = s.stubs.number(s.instruction, lowered)?;
+        Lowered::Gather(operands) => {
+            op.imm = operands.to_bits().into();
             op.index = Cpu::ZERO;
             return Some(handler(gather));
         }
@@ -375,8 +340,8 @@ pub(crate) fn select(s: &Selection, op: &mut Op) -> Option<Handler> {
     let Some(operand) = stub.memory else {
         return Some(by_flags!(stub, X, F, P => handler(registers::<X, F, P>)));
     };
-    if operand.masked.is_some() {
-        op.extra = s.stubs.number(s.instruction, lowered)?;
+    if let Some(operands) = operand.masked {
+        op.extra = operands.to_bits() | if operand.write { MASKED_STORE } else { 0 };
         if matches!(s.instruction.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu) {
             // The implicit operand at [rDI].
             op.base = 7;
