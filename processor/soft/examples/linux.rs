@@ -17,7 +17,6 @@ struct Machine {
     partition: Arc<dyn Partition>,
     done: Arc<AtomicBool>,
     vps: u32,
-    start: std::time::Instant,
 }
 
 impl VpExits for Machine {
@@ -203,7 +202,6 @@ fn main() {
     state.gpr[6] = zero;
     state.gpr[4] = 0x7000;
     let done = Arc::new(AtomicBool::new(false));
-    let start = std::time::Instant::now();
     let mut threads = Vec::new();
     for i in 0..vps {
         let s = if i == 0 { state.clone() } else { VpState::power_on(i, signature) };
@@ -215,7 +213,6 @@ fn main() {
             partition: partition.clone(),
             done: done.clone(),
             vps,
-            start,
         };
         let done = done.clone();
         threads.push(std::thread::spawn(move || {

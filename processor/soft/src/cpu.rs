@@ -124,12 +124,8 @@ pub(crate) mod vector {
 
 /// Bits of RFLAGS.
 pub(crate) mod rflags {
-    pub const CF: u64 = 1;
     pub const FIXED: u64 = 1 << 1;
-    pub const PF: u64 = 1 << 2;
-    pub const AF: u64 = 1 << 4;
     pub const ZF: u64 = 1 << 6;
-    pub const SF: u64 = 1 << 7;
     pub const TF: u64 = 1 << 8;
     pub const IF: u64 = 1 << 9;
     pub const DF: u64 = 1 << 10;

@@ -36,7 +36,8 @@ impl Cpu {
         for index in 0..4 {
             let Some((address, kind, len)) = self.breakpoint(index) else { continue };
             let watched = kind == 3 || kind == 1 && write;
-            if watched && linear.wrapping_sub(address) < len || watched && address.wrapping_sub(linear) < size {
+            let overlaps = linear.wrapping_sub(address) < len || address.wrapping_sub(linear) < size;
+            if watched && overlaps {
                 self.breakpoints_met |= 1 << index;
             }
         }

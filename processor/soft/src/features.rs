@@ -75,11 +75,6 @@ impl Features {
     pub fn allows(&self, instruction: &Instruction) -> bool {
         is_hint(instruction.mnemonic()) || self.instructions.allows(instruction.code())
     }
-
-    /// Whether the guest's processor has a feature.
-    pub fn has(&self, feature: CpuidFeature) -> bool {
-        self.instructions.has(feature)
-    }
 }
 
 /// Encodings in the no-operation space (0F 0D, 0F 18–1F), and WBNOINVD, which is WBINVD where it is not known.

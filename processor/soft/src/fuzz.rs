@@ -55,8 +55,7 @@ pub fn fuzz(data: &[u8]) {
     let signature = cpuid.get(1, 0).eax;
     let cpuid = cpuid.intersect_features(&SoftEngine::new().supported_cpuid());
     let state = start_state(&memory, mode, signature);
-    let config =
-        PartitionConfig { vp_count: 1, memory, cpuid, reactor, tsc_hz: 1_000_000_000, deterministic: true };
+    let config = PartitionConfig { vp_count: 1, memory, cpuid, reactor, tsc_hz: 1_000_000_000, deterministic: true };
     let Ok(partition) = SoftEngine::new().create_partition(config) else { return };
     let mapped = partition.map(0..RAM / 2, 0, MapAccess::ReadWrite).is_ok()
         && partition.map(RAM / 2..RAM - 0x1_0000, RAM / 2, MapAccess::ReadWrite).is_ok()
@@ -119,7 +118,7 @@ fn start_state(memory: &GuestMemory, mode: u8, signature: u32) -> VpState {
     write(PAGE_TABLES, (PAGE_TABLES + 0x1000) | 7);
     write(PAGE_TABLES + 0x1000, (PAGE_TABLES + 0x2000) | 7);
     write(PAGE_TABLES + 0x2000, 0x87);
-    write(PAGE_TABLES + 0x2008, PAGE_TABLES + 0x3000 | 7);
+    write(PAGE_TABLES + 0x2008, (PAGE_TABLES + 0x3000) | 7);
     write(PAGE_TABLES + 0x3000, CODE | 5);
     let flat = |selector, attributes| Segment { base: 0, limit: u32::MAX, selector, attributes };
     state.gdtr = DescriptorTable { base: GDT, limit: 0x5f };
@@ -166,7 +165,7 @@ impl RandomTables<'_> {
     /// An entry changes under the walker's hands now and then.
     fn set(&self) -> bool {
         self.failures.set(self.failures.get() + 1);
-        self.failures.get() % 3 != 0
+        !self.failures.get().is_multiple_of(3)
     }
 }
 

@@ -13,8 +13,6 @@ pub(crate) trait Int:
     const SIZE: u64 = Self::BITS as u64 / 8;
     /// log2 of the width in bytes: 0, 1, 2, 3.
     const LOG: u8 = Self::SIZE.trailing_zeros() as u8;
-    /// The sign bit.
-    const SIGN: u64 = 1 << (Self::BITS - 1);
     /// All ones, as a 64-bit value.
     const MASK: u64 = u64::MAX >> (64 - Self::BITS);
 
@@ -40,16 +38,6 @@ pub(crate) trait Int:
     /// # Safety
     /// `SIZE` bytes at `pointer` are mapped and writable.
     unsafe fn compare_exchange(pointer: *mut u8, current: Self, new: Self) -> (Self, bool);
-    /// XCHG at any alignment.
-    ///
-    /// # Safety
-    /// `SIZE` bytes at `pointer` are mapped and writable.
-    unsafe fn exchange(pointer: *mut u8, new: Self) -> Self;
-    /// LOCK XADD at any alignment; the value before.
-    ///
-    /// # Safety
-    /// `SIZE` bytes at `pointer` are mapped and writable.
-    unsafe fn exchange_add(pointer: *mut u8, add: Self) -> Self;
 }
 
 macro_rules! int {
@@ -96,26 +84,6 @@ macro_rules! int {
                         p = in(reg) pointer, inout($acc) current => found, options(nostack));
                 }
                 (found, found == current)
-            }
-            #[inline(always)]
-            unsafe fn exchange(pointer: *mut u8, new: Self) -> Self {
-                let found;
-                // SAFETY: mapped writable memory, by the caller's promise.
-                unsafe {
-                    std::arch::asm!(concat!("xchg ", $size, " ptr [{p}], ", $v), v = inout($class) new => found,
-                        p = in(reg) pointer, options(nostack, preserves_flags));
-                }
-                found
-            }
-            #[inline(always)]
-            unsafe fn exchange_add(pointer: *mut u8, add: Self) -> Self {
-                let found;
-                // SAFETY: mapped writable memory, by the caller's promise.
-                unsafe {
-                    std::arch::asm!(concat!("lock xadd ", $size, " ptr [{p}], ", $v), v = inout($class) add => found,
-                        p = in(reg) pointer, options(nostack));
-                }
-                found
             }
         }
     };

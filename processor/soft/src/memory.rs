@@ -206,7 +206,7 @@ impl Cpu {
 
     /// Host address for a read that lies in one page with a TLB hit.
     #[inline(always)]
-    fn read_hit<T: Int>(&self, linear: u64) -> Option<*const u8> {
+    pub(crate) fn read_hit<T: Int>(&self, linear: u64) -> Option<*const u8> {
         let entry = self.entry(linear);
         // The last byte's page: a page-crossing access never equals the tag found through its first byte.
         let hit = linear.wrapping_add(T::SIZE - 1) & PAGE_MASK == entry.read;
@@ -215,7 +215,7 @@ impl Cpu {
 
     /// Host address for a write that lies in one page with a TLB hit.
     #[inline(always)]
-    fn write_hit<T: Int>(&self, linear: u64) -> Option<*mut u8> {
+    pub(crate) fn write_hit<T: Int>(&self, linear: u64) -> Option<*mut u8> {
         let entry = self.entry(linear);
         let hit = linear.wrapping_add(T::SIZE - 1) & PAGE_MASK == entry.write;
         hit.then(|| linear.wrapping_add(entry.addend) as *mut u8)
@@ -397,12 +397,6 @@ impl Span {
         Self { pointer, len }
     }
 
-    /// Bytes in it.
-    #[inline(always)]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// Copies from its start into `bytes` (at most `len`).
     #[inline]
     pub fn read(&self, bytes: &mut [u8]) {
@@ -536,11 +530,6 @@ impl Span {
                 in("rcx") (new >> 64) as u64, options(nostack));
         }
         (u128::from(low) | u128::from(high) << 64, equal != 0)
-    }
-
-    /// The host address, for native stubs.
-    pub(crate) fn pointer(&self) -> *mut u8 {
-        self.pointer
     }
 }
 

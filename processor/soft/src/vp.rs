@@ -131,9 +131,10 @@ impl Cpu {
 
     /// Everything that must be looked at before the next instruction.
     fn between_blocks(&mut self, waits: bool) -> Result<Option<Stop>, TripleFault> {
-        if self.interrupt_waiting && (self.accepts_interrupts() || self.activity != Activity::Running) {
-            self.look_for_interrupts()?;
-        } else if self.interrupt_waiting && !self.nmi_blocked && self.shared().nmi.load(Ordering::Relaxed) {
+        let may_take = self.accepts_interrupts()
+            || self.activity != Activity::Running
+            || !self.nmi_blocked && self.shared().nmi.load(Ordering::Relaxed);
+        if self.interrupt_waiting && may_take {
             self.look_for_interrupts()?;
         }
         if self.must_stop() && self.serve_requests()? {
@@ -210,12 +211,12 @@ impl Cpu {
         let Op { offset, len, .. } = *unsafe { op.0.as_ref() };
         // SAFETY: both point into the ops of this block.
         let index = unsafe { op.0.offset_from(block.ops().0) } as i64;
-        let executed = index + i64::from(!matches!(flow, Flow::Again | Flow::Fault));
+        let executed = index + i64::from(!matches!(flow, Flow::Stale | Flow::Fault));
         self.budget += i64::from(block.get().count) - executed;
         let start = self.rip().wrapping_add(u64::from(offset));
         match flow {
             Flow::Sync => self.set_rip(self.cut_ip(start.wrapping_add(u64::from(len)))),
-            Flow::Again => self.set_rip(self.cut_ip(start)),
+            Flow::Again | Flow::Stale => self.set_rip(self.cut_ip(start)),
             Flow::Fault => {
                 self.set_rip(self.cut_ip(start));
                 self.breakpoints_met = 0;

@@ -147,11 +147,6 @@ impl LocalApic {
         self.is_enabled() && self.svr & SVR_ENABLED != 0
     }
 
-    /// The id that physical destinations name.
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
     /// Task priority as CR8 shows it.
     pub fn cr8(&self) -> u64 {
         u64::from(self.tpr >> 4)

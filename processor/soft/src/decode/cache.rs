@@ -120,6 +120,7 @@ pub(crate) struct BlockCache {
     jumps: Box<[JumpEntry; JUMP_ENTRIES]>,
     blocks: AddressMap<(u64, u32), NonNull<Block>>,
     pages: AddressMap<u64, Vec<NonNull<Block>>>,
+    #[allow(clippy::vec_box, reason = "links and the jump cache point to blocks: they must not move")]
     pool: Vec<Box<Block>>,
     free: Vec<NonNull<Block>>,
     /// Dead, but perhaps still being run.
@@ -308,11 +309,6 @@ impl BlockCache {
             self.free.push(block);
         }
     }
-
-    /// Ops held now.
-    pub fn op_count(&self) -> usize {
-        self.ops
-    }
 }
 
 impl Block {
@@ -326,10 +322,5 @@ impl Block {
         } else {
             0
         }
-    }
-
-    /// The ops, for the debugger and for tests.
-    pub fn op_slice(&self) -> &[Op] {
-        &self.ops
     }
 }

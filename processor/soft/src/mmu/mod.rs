@@ -391,12 +391,18 @@ impl Cpu {
     /// would fault: then access a single element, which does the right thing.
     #[inline]
     pub(crate) fn read_span(&mut self, linear: u64, seg: u8) -> Option<Span> {
+        if let Some(pointer) = self.read_hit::<u8>(linear) {
+            return Some(Span::new(pointer.cast_mut(), 4096 - (linear & 0xfff) as usize));
+        }
         self.span(linear, seg, Access::Read)
     }
 
     /// As [`Self::read_span`], for writing.
     #[inline]
     pub(crate) fn write_span(&mut self, linear: u64, seg: u8) -> Option<Span> {
+        if let Some(pointer) = self.write_hit::<u8>(linear) {
+            return Some(Span::new(pointer, 4096 - (linear & 0xfff) as usize));
+        }
         self.span(linear, seg, Access::Write)
     }
 

@@ -150,7 +150,7 @@ fn access_code(paging: Paging, access: Access, user: bool) -> u32 {
         Access::Write => code::WRITE,
         Access::Execute => u32::from(fetch_is_reported) * code::FETCH,
     };
-    kind | u32::from(user) * code::USER
+    kind | if user { code::USER } else { 0 }
 }
 
 fn find_leaf_64(tables: &impl Tables, paging: Paging, linear: u64, update: bool) -> Result<Leaf, Miss> {
@@ -251,7 +251,7 @@ impl Leaf {
     ) -> Result<Translation, Miss> {
         let user_page = self.rights & USER != 0;
         let may_write = self.rights & WRITABLE != 0 || !user && !paging.write_protect;
-        let may_execute = !self.no_execute && !(paging.smep && !user && user_page);
+        let may_execute = !(self.no_execute || paging.smep && !user && user_page);
         let allowed = (!user || user_page)
             && match access {
                 Access::Read => true,

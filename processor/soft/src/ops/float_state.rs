@@ -4,7 +4,7 @@ use crate::cpu::{Cpu, Mode, vector};
 use crate::memory::{Address, Full};
 use crate::op::{Fault, Flow, Handler, Op, fallible, handler};
 use crate::ops::{self, Selection};
-use bulkhead_native::EnvFormat;
+use bulkhead_native::{EnvFormat, ReservedBits};
 use iced_x86::{Code, Mnemonic};
 
 /// XMM registers that the mode can name.
@@ -35,7 +35,7 @@ fn fxrstor<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
     let mut image = [0; 512];
     cpu.load_bytes(linear, &mut image, op.seg)?;
     let registers = registers(cpu);
-    cpu.native.fxrstor(&image, WIDE, registers).map_err(|_| cpu.gp())
+    cpu.native.fxrstor(&image, WIDE, registers).map_err(|ReservedBits| cpu.gp())
 }
 
 fn xsave_mask(cpu: &Cpu) -> u64 {
@@ -71,7 +71,7 @@ fn xrstor<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
     }
     let registers = registers(cpu);
     let xcr0 = cpu.xcr0;
-    cpu.native.xrstor(&image, mask, xcr0, WIDE, registers).map_err(|_| cpu.gp())
+    cpu.native.xrstor(&image, mask, xcr0, WIDE, registers).map_err(|ReservedBits| cpu.gp())
 }
 
 fn format<const WIDE: bool>(cpu: &Cpu) -> EnvFormat {
@@ -130,7 +130,7 @@ fn initialize(cpu: &mut Cpu, _: &Op) -> Flow {
 
 fn load_mxcsr(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {
     let value = cpu.read::<u32, Full>(op)?;
-    cpu.native.set_mxcsr(value).map_err(|_| cpu.gp())
+    cpu.native.set_mxcsr(value).map_err(|ReservedBits| cpu.gp())
 }
 
 fn store_mxcsr(cpu: &mut Cpu, op: &Op) -> Result<(), Fault> {

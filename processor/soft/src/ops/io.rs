@@ -87,7 +87,8 @@ impl StringState {
     /// Items that can be done at once at `offset`: up to the end of the page, upwards only.
     fn items<T: Int>(&self, linear: u64, offset: u64) -> u64 {
         let in_page = (4096 - (linear & 0xfff)) >> T::LOG;
-        let before_wrap = (self.mask - offset >> T::LOG) + u64::from(self.mask - offset & (T::SIZE - 1) == T::SIZE - 1);
+        let left = self.mask - offset;
+        let before_wrap = (left >> T::LOG).saturating_add(u64::from(left & (T::SIZE - 1) == T::SIZE - 1));
         if self.backwards || self.single {
             1
         } else {

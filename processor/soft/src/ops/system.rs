@@ -24,13 +24,6 @@ fn sync(result: Result<(), Fault>) -> Flow {
     }
 }
 
-fn far(result: Result<(), Fault>) -> Flow {
-    match result {
-        Ok(()) => Flow::Far,
-        Err(Fault) => Flow::Fault,
-    }
-}
-
 /// Width of control and debug register moves: 64 bits in 64-bit mode, else 32.
 fn operand(cpu: &Cpu, register: u8) -> u64 {
     if cpu.is_long64() { cpu.reg::<u64>(register) } else { u64::from(cpu.reg::<u32>(register)) }

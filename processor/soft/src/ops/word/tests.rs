@@ -12,7 +12,8 @@ const ALL: u64 = CF | PF | AF | ZF | SF | OF;
 
 /// Edge values and pseudo-random ones of a width.
 fn samples<T: Int>() -> Vec<T> {
-    let mut values = vec![0, 1, 2, 7, 8, 9, 15, 16, 0x7f, 0x80, 0x81, 0xff, T::SIGN, T::SIGN - 1, T::SIGN + 1, T::MASK];
+    let sign = 1 << (T::BITS - 1);
+    let mut values = vec![0, 1, 2, 7, 8, 9, 15, 16, 0x7f, 0x80, 0x81, 0xff, sign, sign - 1, sign + 1, T::MASK];
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..48 {
         state ^= state << 13;
