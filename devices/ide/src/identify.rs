@@ -78,7 +78,8 @@ fn disk(words: &mut Words, ata: &AtaDisk, facts: &DiskFacts) {
     words.0[3] = shown.heads.into();
     words.0[6] = shown.sectors.into();
     words.0[47] = 0x8000 | u16::from(MAX_MULTIPLE);
-    words.0[48] = 1;
+    // No trusted computing, which drivers would ask logs about.
+    words.0[48] = 0x4000;
     let per_cylinder = u64::from(ata.heads) * u64::from(ata.sectors);
     let cylinders = (sectors / per_cylinder.max(1)).min(16383).min(u64::from(shown.cylinders));
     words.set(54, &[cylinders as u16, ata.heads.into(), ata.sectors.into()]);
