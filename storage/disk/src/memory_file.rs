@@ -62,7 +62,8 @@ impl MemoryFile {
             return Err(DiskError::new(ErrorKind::ReadOnly, action, "the file is read-only").with_path(&self.path));
         }
         if inside && range.end > self.len.get() || range.start > range.end {
-            let reason = format!("{} bytes wanted, the file ends at {}", range.end - range.start, self.len.get());
+            let reason =
+                format!("{} bytes wanted, the file ends at {}", range.end.saturating_sub(range.start), self.len.get());
             return Err(DiskError::new(ErrorKind::OutOfRange, action, reason).with_path(&self.path).at(range.start));
         }
         Ok(())
