@@ -384,6 +384,9 @@ impl Cpu {
     }
 }
 
+/// Bytes that are copied faster one by one than by the host's REP MOVSB.
+const SHORT: usize = 64;
+
 /// Host bytes of guest memory inside one page. Valid until the TLB changes: use it at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
@@ -395,6 +398,12 @@ impl Span {
     /// `len` bytes at `pointer`, which must be mapped guest memory: only the MMU makes spans.
     pub(crate) fn new(pointer: *mut u8, len: usize) -> Self {
         Self { pointer, len }
+    }
+
+    /// The rest of it from `offset` on.
+    pub fn from_offset(&self, offset: usize) -> Self {
+        assert!(offset <= self.len);
+        Self { pointer: self.pointer.wrapping_add(offset), len: self.len - offset }
     }
 
     /// Copies from its start into `bytes` (at most `len`).
@@ -461,12 +470,46 @@ impl Span {
     /// Copies `count` elements from the start of `source` as REP MOVS upwards does: element after element, also if they
     /// overlap.
     pub fn copy_elements<T: Int>(&self, source: &Span, count: usize) {
-        let distance = (self.pointer as usize).wrapping_sub(source.pointer as usize);
+        let (bytes, distance) = (count << T::LOG, self.distance_from(source));
+        if bytes <= SHORT && distance >= bytes {
+            return self.copy_short(source, bytes);
+        }
         if distance == 0 || distance >= T::SIZE as usize {
-            return self.copy_forward(source, count << T::LOG);
+            return self.copy_forward(source, bytes);
         }
         for index in 0..count {
             self.set::<T>(index, source.get::<T>(index));
+        }
+    }
+
+    /// Copies `count` elements from the start of `source` as REP MOVS downwards does: the last one first.
+    pub fn copy_elements_down<T: Int>(&self, source: &Span, count: usize) {
+        let bytes = count << T::LOG;
+        let behind = source.distance_from(self);
+        if behind == 0 || behind >= bytes {
+            // No element is overwritten before it is read.
+            let mut buffer = [0; 4096];
+            source.read(&mut buffer[..bytes]);
+            return self.write(&buffer[..bytes]);
+        }
+        for index in (0..count).rev() {
+            self.set::<T>(index, source.get::<T>(index));
+        }
+    }
+
+    /// How far its start is behind that of `other`; huge if it is in front.
+    fn distance_from(&self, other: &Span) -> usize {
+        (self.pointer as usize).wrapping_sub(other.pointer as usize)
+    }
+
+    /// For lengths that the host's REP MOVSB takes longer to begin with than to copy. No byte may be overwritten before
+    /// it is read.
+    fn copy_short(&self, source: &Span, bytes: usize) {
+        for index in 0..bytes / 8 {
+            self.set::<u64>(index, source.get::<u64>(index));
+        }
+        for index in bytes & !7..bytes {
+            self.set::<u8>(index, source.get::<u8>(index));
         }
     }
 

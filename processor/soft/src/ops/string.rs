@@ -243,9 +243,8 @@ fn rep_movs<T: Int, N: Int>(cpu: &mut Cpu, op: &Op) -> Flow {
             return movs::<T, N>(cpu, op).map(|()| Step::ONE);
         };
         if is_down(cpu) {
-            for index in 0..count {
-                to.set::<T>(index, from.get::<T>(index));
-            }
+            let (from, to) = (from.tail::<T>(count), to.tail::<T>(count));
+            to.copy_elements_down::<T>(&from, count as usize);
         } else {
             to.span.copy_elements::<T>(&from.span, count as usize);
         }
@@ -384,9 +383,9 @@ impl Run {
         self.span.get(self.place(index))
     }
 
-    #[inline(always)]
-    fn set<T: Int>(&self, index: u64, value: T) {
-        self.span.set(self.place(index), value);
+    /// Downwards: the first `count` elements, which are the upper ones.
+    fn tail<T: Int>(&self, count: u64) -> Span {
+        self.span.from_offset(((self.count - count) << T::LOG) as usize)
     }
 }
 
