@@ -251,5 +251,10 @@ fn main() {
     }
     let total: u64 = threads.into_iter().map(|t| t.join().unwrap()).sum();
     let s = cpu_seconds();
+    for line in std::fs::read_to_string("/proc/self/status").unwrap().lines() {
+        if line.starts_with("VmHWM") || line.starts_with("RssAnon") || line.starts_with("RssShmem") {
+            println!("{line}");
+        }
+    }
     println!("{total} instructions, {s:.2} CPU-s, {:.1} MIPS", total as f64 / s / 1e6);
 }

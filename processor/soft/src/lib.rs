@@ -31,6 +31,8 @@ mod op;
 mod ops;
 mod partition;
 mod segment;
+#[cfg(test)]
+mod segment_tests;
 mod shared;
 mod stack;
 mod state;

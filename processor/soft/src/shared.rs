@@ -156,9 +156,11 @@ impl PartitionShared {
     pub fn ticks(&self) -> u64 {
         let nanos = self.reactor.now().as_nanos();
         let (seconds, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
-        seconds
-            .wrapping_mul(self.tsc_hz)
-            .wrapping_add((u128::from(rest) * u128::from(self.tsc_hz) / 1_000_000_000) as u64)
+        let part = match rest.checked_mul(self.tsc_hz) {
+            Some(product) => product / 1_000_000_000,
+            None => (u128::from(rest) * u128::from(self.tsc_hz) / 1_000_000_000) as u64,
+        };
+        seconds.wrapping_mul(self.tsc_hz).wrapping_add(part)
     }
 
     /// VP `index` begins to execute guest code; waits while the world stands still.

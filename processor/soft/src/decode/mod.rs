@@ -194,6 +194,7 @@ impl Cpu {
             mode,
             address: operand::address_kind(instruction, &op, mode),
             bytes: &code[..instruction.len().min(code.len())],
+            deterministic: self.partition.deterministic,
             stubs: &self.partition.natives,
         };
         let handler = if too_long {

@@ -222,3 +222,71 @@ impl Tlb {
 fn boxed<T: Clone, const N: usize>(array: [T; N]) -> Box<[T; N]> {
     Box::new(array)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(linear: u64, ram_page: u64, global: bool) -> PageInfo {
+        let host = std::ptr::without_provenance_mut(0x10_0000 + (ram_page << 12) as usize);
+        PageInfo { linear, gpa: ram_page << 12, ram_page, host, writable: true, executable: true, ram: true, global }
+    }
+
+    fn is_known(tlb: &Tlb, linear: u64) -> bool {
+        tlb.info(Privilege::User, linear).is_some()
+    }
+
+    #[test]
+    fn a_load_of_cr3_leaves_global_pages() {
+        let mut tlb = Tlb::new();
+        tlb.fill(Privilege::User, page(0x1000, 1, false), 12, true);
+        tlb.fill(Privilege::User, page(0x2000, 2, true), 12, true);
+        assert!(tlb.info(Privilege::Supervisor, 0x1000).is_none());
+        tlb.flush_non_global();
+        assert!(!is_known(&tlb, 0x1000) && is_known(&tlb, 0x2fff));
+        tlb.flush_all();
+        assert!(!is_known(&tlb, 0x2000));
+    }
+
+    #[test]
+    fn invlpg_kills_all_of_a_large_page_and_nothing_else() {
+        let mut tlb = Tlb::new();
+        for index in 0..4 {
+            tlb.fill(Privilege::User, page(0x20_0000 + index * 0x1000, index, true), 21, true);
+        }
+        tlb.fill(Privilege::User, page(0x40_0000, 9, true), 12, true);
+        tlb.flush_page(0x3f_f000);
+        assert!((0..4).all(|index| !is_known(&tlb, 0x20_0000 + index * 0x1000)));
+        assert!(is_known(&tlb, 0x40_0000));
+        tlb.flush_page(0x40_0123);
+        assert!(!is_known(&tlb, 0x40_0000));
+    }
+
+    #[test]
+    fn the_list_of_filled_entries_does_not_grow_by_refilling() {
+        let mut tlb = Tlb::new();
+        for _ in 0..10_000 {
+            tlb.fill(Privilege::User, page(0x5000, 1, false), 12, true);
+            tlb.flush_page(0x5000);
+        }
+        assert_eq!(tlb.filled.len(), 1);
+        for index in 0..1000 {
+            tlb.fill(Privilege::User, page(index << 21, index, false), 21, true);
+        }
+        assert!(tlb.large.len() <= LARGE_LIMIT);
+    }
+
+    #[test]
+    fn writes_are_forbidden_by_page_of_memory() {
+        let mut tlb = Tlb::new();
+        tlb.fill(Privilege::User, page(0x1000, 7, false), 12, true);
+        tlb.fill(Privilege::Supervisor, page(0x8000, 7, false), 12, true);
+        tlb.fill(Privilege::User, page(0x2000, 8, false), 12, true);
+        assert!(tlb.forbid_writes(7) && !tlb.forbid_writes(7));
+        let write_tag = |tlb: &Tlb, linear| tlb.tables[1][TlbEntry::index(linear)].write;
+        assert_eq!(write_tag(&tlb, 0x1000), TlbEntry::NEVER);
+        assert_eq!(write_tag(&tlb, 0x2000), 0x2000);
+        tlb.allow_writes(Privilege::User, 0x1234);
+        assert_eq!(write_tag(&tlb, 0x1000), 0x1000);
+    }
+}

@@ -14,6 +14,8 @@ pub(crate) struct Selection<'a> {
     pub address: AddressKind,
     /// The instruction's bytes.
     pub bytes: &'a [u8],
+    /// Random numbers come from the reactor.
+    pub deterministic: bool,
     /// Native stubs of the partition.
     pub stubs: &'a NativeTable,
 }
@@ -95,6 +97,7 @@ mod interrupt_flag;
 mod io;
 mod multiply;
 mod native;
+mod random;
 mod segment;
 mod shift;
 mod stack;
@@ -125,6 +128,7 @@ const GROUPS: &[Select] = &[
     system::select,
     io::select,
     float_state::select,
+    random::select,
     native::select,
     decimal::select,
 ];
