@@ -3,7 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`format`] | the formats and kinds there are, and which name means which |
-//! | [`open`] | an image as a layer, by format |
+//! | [`open`] | an image as a layer or a whole disk, by format |
 //! | [`create`](mod@create) | a new image |
 //! | [`copy`] | the engine of every bulk operation: many transfers at once, holes and zeros skipped |
 //! | [`convert`](mod@convert) | a disk into a new image of another format or kind |

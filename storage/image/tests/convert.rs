@@ -11,7 +11,7 @@ use bulkhead_image::compare::{Comparison, compare};
 use bulkhead_image::convert::convert;
 use bulkhead_image::create::NewImage;
 use bulkhead_image::format::{Format, Kind};
-use bulkhead_image::open::open_layer;
+use bulkhead_image::open::{open_disk, open_layer};
 use bulkhead_image::{Control, Unattended};
 use bulkhead_vhdx::NewGuid;
 use uuid::Uuid;
@@ -26,7 +26,7 @@ fn new_file(context: &IoContext, path: &Path) -> Rc<dyn bulkhead_disk::File> {
     Rc::new(OpenOptions::new().create_new(true).open(context, path).expect("the file is made"))
 }
 
-async fn open_disk(context: &IoContext, path: &Path, format: Format, read_only: bool) -> Rc<dyn Node> {
+async fn open_disk_at(context: &IoContext, path: &Path, format: Format, read_only: bool) -> Rc<dyn Node> {
     let file = OpenOptions::new().read_only(read_only).open(context, path).expect("the file opens");
     let layer = open_layer(Rc::new(file), format, guids()).await.expect("the image opens");
     Rc::new(Stack::new(vec![layer]))
@@ -71,7 +71,7 @@ fn every_format_and_kind_converts_to_every_other_and_qemu_sees_the_same_bytes() 
         )
         .await
         .expect("an empty raw disk");
-        fill(&*open_disk(&context, &raw, Format::Raw, false).await).await;
+        fill(&*open_disk_at(&context, &raw, Format::Raw, false).await).await;
         let made = [
             (Format::Vhd, Kind::Dynamic, "vpc"),
             (Format::Vhd, Kind::Fixed, "vpc"),
@@ -80,23 +80,61 @@ fn every_format_and_kind_converts_to_every_other_and_qemu_sees_the_same_bytes() 
             (Format::Raw, Kind::Fixed, "raw"),
         ];
         for (format, kind, _) in made {
-            let source = open_disk(&context, &raw, Format::Raw, true).await;
+            let source = open_disk_at(&context, &raw, Format::Raw, true).await;
             let target = path.join(format!("{}.{}", kind.name(), format.name()));
             convert(&*source, new_file(&context, &target), &new_image(format, kind), &Unattended)
                 .await
                 .expect("converts");
             for (second, kind_2, qemu) in made {
-                let source = open_disk(&context, &target, format, true).await;
+                let source = open_disk_at(&context, &target, format, true).await;
                 let last = path.join(format!("second.{}", second.name()));
                 convert(&*source, new_file(&context, &last), &new_image(second, kind_2), &Unattended)
                     .await
                     .expect("converts again");
                 qemu_compare(&raw, &last, qemu);
-                let both =
-                    (open_disk(&context, &target, format, true).await, open_disk(&context, &last, second, true).await);
+                let both = (
+                    open_disk_at(&context, &target, format, true).await,
+                    open_disk_at(&context, &last, second, true).await,
+                );
                 assert_eq!(compare(&*both.0, &*both.1, &Unattended).await.expect("compares"), Comparison::Identical);
                 std::fs::remove_file(&last).expect("removes");
             }
+        }
+    })
+    .expect("it runs");
+}
+
+#[test]
+fn images_of_other_products_convert_and_qemu_sees_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_owned();
+    let io = IoLoop::new(IoMode::Auto).expect("a loop");
+    let context = io.context();
+    io.run_until(async move {
+        let raw = path.join("source.raw");
+        std::fs::File::create(&raw).and_then(|file| file.set_len(SIZE)).expect("a file");
+        fill(&*open_disk_at(&context, &raw, Format::Raw, false).await).await;
+        let made = [
+            (Format::Qcow2, "compression_type=zstd", true),
+            (Format::Qcow2, "extended_l2=on", false),
+            (Format::Vmdk, "subformat=streamOptimized", false),
+            (Format::Vmdk, "subformat=monolithicSparse", false),
+            (Format::Vdi, "static=off", false),
+        ];
+        for (format, options, packed) in made {
+            let image = path.join(format!("a.{}", format.name()));
+            let mut command = Command::new("qemu-img");
+            command.args(["convert", "-f", "raw", "-O", format.name(), "-o", options]);
+            command.args(packed.then_some("-c")).args([&raw, &image]);
+            assert!(command.status().expect("qemu-img (package qemu-utils)").success());
+            let file = OpenOptions::new().read_only(true).open(&context, &image).expect("the file opens");
+            let source = open_disk(Rc::new(file), format, guids()).await.expect("the image opens");
+            let target = path.join("target.vhdx");
+            convert(&*source, new_file(&context, &target), &new_image(Format::Vhdx, Kind::Dynamic), &Unattended)
+                .await
+                .expect("converts");
+            qemu_compare(&raw, &target, "vhdx");
+            std::fs::remove_file(&target).expect("removes");
         }
     })
     .expect("it runs");

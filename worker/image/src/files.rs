@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use bulkhead_block_io::{Cache, Holder, IoContext, OpenOptions};
 use bulkhead_chain::{ChainBuilder, Strictness};
-use bulkhead_disk::{DiskError, ErrorKind, File, Layer, Result, Stack};
+use bulkhead_disk::{DiskError, ErrorKind, File, Layer, Node, Result, Stack};
 use bulkhead_image::format::Format;
-use bulkhead_image::open::open_layer;
+use bulkhead_image::open::{open_disk, open_layer};
 use bulkhead_vhdx::NewGuid;
 use bulkhead_worker_protocol::image::ImageFile;
 use uuid::Uuid;
@@ -74,6 +74,16 @@ impl Files {
             path = parent;
         }
         builder.finish()
+    }
+
+    /// A disk to read: of whatever format, with its parents.
+    pub async fn disk(&mut self, image: &ImageFile) -> Result<Rc<dyn Node>> {
+        let format = format(image)?;
+        if format.foreign().is_none() {
+            return Ok(Rc::new(self.chain(image, Strictness::default()).await?));
+        }
+        let file = self.file(&ImageFile { read_only: true, ..image.clone() })?;
+        open_disk(file, format, new_guid()).await
     }
 
     /// The parent of `child`.

@@ -36,9 +36,9 @@ pub async fn run(job: ImageJob, descriptors: Vec<OwnedFd>, context: IoContext, s
         ImageJob::Check { image, repair } => check(&mut files, &image, repair).await,
         ImageJob::Convert { source, new } => convert_to(&mut files, &source, &new, &control).await,
         ImageJob::Compare { a, b } => {
-            let a = files.chain(&a, Strictness::default()).await?;
-            let b = files.chain(&b, Strictness::default()).await?;
-            Ok(match compare(&a, &b, &control).await? {
+            let a = files.disk(&a).await?;
+            let b = files.disk(&b).await?;
+            Ok(match compare(&*a, &*b, &control).await? {
                 Comparison::Identical => json!({"identical": true, "sameSize": true}),
                 Comparison::OnlySizesDiffer { common } => {
                     json!({"identical": true, "sameSize": false, "commonSize": common})
@@ -47,8 +47,8 @@ pub async fn run(job: ImageJob, descriptors: Vec<OwnedFd>, context: IoContext, s
             })
         }
         ImageJob::Map { image } => {
-            let disk = files.chain(&image, Strictness::default()).await?;
-            report::map(&disk, &control).await
+            let disk = files.disk(&image).await?;
+            report::map(&*disk, &control).await
         }
         ImageJob::Compact { image, zeros } => compact(&mut files, &image, zeros, &control).await,
         ImageJob::Resize { image, size, shrink } => resize(&mut files, &image, size, shrink).await,
@@ -103,7 +103,7 @@ async fn make(files: &mut Files, new: &NewImageFile, parent: Option<(ImageFile, 
 }
 
 async fn convert_to(files: &mut Files, source: &ImageFile, new: &NewImageFile, control: &dyn Control) -> Result<Value> {
-    let disk = files.chain(source, Strictness::default()).await?;
+    let disk = files.disk(source).await?;
     let size = disk.facts().size;
     let mut image = new_image(new, size)?;
     if image.kind == Kind::Differencing {
@@ -115,7 +115,7 @@ async fn convert_to(files: &mut Files, source: &ImageFile, new: &NewImageFile, c
         image.logical_sector = disk.facts().logical_sector;
     }
     let file = files.file(&new.file)?;
-    convert(&disk, file.clone(), &image, control).await?;
+    convert(&*disk, file.clone(), &image, control).await?;
     Ok(json!({"format": image.format.name(), "kind": image.kind.name(), "size": size, "fileSize": file.len()}))
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bulkhead_chain::PathRules;
-use bulkhead_disk::{BlockKind, DiskError, ErrorKind, File, Layer, Node, ParentLink, RawImage, Result, Stack};
+use bulkhead_disk::{BlockKind, DiskError, ErrorKind, File, Layer, Node, ParentLink, RawImage, Result};
+use bulkhead_foreign::{ForeignDisk, ForeignFormat};
 use bulkhead_image::Control;
 use bulkhead_image::format::Format;
 use serde_json::{Value, json};
@@ -35,15 +36,19 @@ pub async fn info(format: Format, file: Rc<dyn File>) -> Result<Value> {
             let image = RawImage::open(file.clone()).await?;
             ("fixed", image.facts().size, Value::Null)
         }
-        other => {
-            let reason = format!("headers of {} images are not shown", other.name());
-            return Err(DiskError::new(ErrorKind::Unsupported, "look at the image", reason).with_path(file.path()));
-        }
+        Format::Qcow2 => foreign(file.clone(), ForeignFormat::Qcow2).await?,
+        Format::Vmdk => foreign(file.clone(), ForeignFormat::Vmdk).await?,
+        Format::Vdi => foreign(file.clone(), ForeignFormat::Vdi).await?,
     };
     Ok(json!({
         "path": file.path(), "format": format.name(), "kind": kind, "size": size, "fileSize": file.len(),
         "details": details,
     }))
+}
+
+async fn foreign(file: Rc<dyn File>, format: ForeignFormat) -> Result<(&'static str, u64, Value)> {
+    let found = ForeignDisk::open(file, format).await?.info();
+    Ok((found.kind, found.size, value(&found)))
 }
 
 /// Where the parent named in an [`info`] may be; `None` if the image has none.
@@ -71,7 +76,7 @@ pub fn host_paths(path: &str, link: &ParentLink) -> Vec<String> {
 }
 
 /// Which parts of a disk are stored, and where.
-pub async fn map(disk: &Stack, control: &dyn Control) -> Result<Value> {
+pub async fn map(disk: &dyn Node, control: &dyn Control) -> Result<Value> {
     let size = disk.facts().size;
     let mut extents: Vec<Value> = Vec::new();
     let (mut stored, mut at, mut cut) = (0, 0, None);
