@@ -259,6 +259,8 @@ pub(crate) struct Cpu {
     pub budget_start: i64,
     /// Instructions before the current `run`.
     pub instructions_before: u64,
+    /// PAUSE instructions; see `ops/system.rs`.
+    pub pauses: u32,
     /// Counters.
     pub events: Events,
 }

@@ -323,7 +323,10 @@ impl Cpu {
         change: impl Fn(T) -> T,
     ) -> Result<(T, T), Fault> {
         let linear = A::linear(self, seg, offset, T::SIZE, true)?;
-        if let Some(pointer) = self.write_hit::<T>(linear) {
+        // Over two cache lines a locked instruction locks the bus of the whole host: left to the slow path.
+        if linear & 63 <= 64 - T::SIZE
+            && let Some(pointer) = self.write_hit::<T>(linear)
+        {
             // SAFETY: a TLB write hit means that the page is mapped, writable RAM of the VM.
             unsafe {
                 let mut old = T::load(pointer);

@@ -254,6 +254,7 @@ fn new_cpu(partition: Arc<PartitionShared>, features: Arc<Features>, index: usiz
         exits: None,
         budget_start: 0,
         instructions_before: 0,
+        pauses: 0,
         events: Events::default(),
     })
 }

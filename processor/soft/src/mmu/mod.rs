@@ -310,19 +310,18 @@ impl Cpu {
         let privilege = self.privilege();
         let info = self.translate(linear, Access::Write, privilege, seg)?;
         let offset = linear & 0xfff;
-        if offset + u64::from(size) <= 4096 && info.ram {
+        let splits_line = (linear & 63) + u64::from(size) > 64;
+        if !splits_line && info.ram {
             let span = Span::new(info.host.wrapping_add(offset as usize), size as usize);
             let result = span.update_locked(change);
             self.page_written(info, offset, u64::from(size), privilege);
             return Ok(result);
         }
-        if offset + u64::from(size) > 4096 {
-            let next = self.wrap((linear & !0xfff).wrapping_add(4096));
-            // Devices are not called while the world stands still.
-            if info.ram && self.translate(next, Access::Write, privilege, seg)?.ram {
-                self.events.split_locks += 1;
-                return self.update_in_stopped_world(linear, size, seg, change);
-            }
+        let last = self.wrap(linear.wrapping_add(u64::from(size) - 1));
+        // Devices are not called while the world stands still.
+        if info.ram && self.translate(last, Access::Write, privilege, seg)?.ram {
+            self.events.split_locks += 1;
+            return self.update_in_stopped_world(linear, size, seg, change);
         }
         self.update_plainly(linear, size, seg, change)
     }
@@ -371,7 +370,8 @@ impl Cpu {
         Ok((old, new))
     }
 
-    /// A locked operation over two pages: no host instruction does that on two unrelated addresses.
+    /// A locked operation over two cache lines. Over two pages no host instruction can do it, and within one it would
+    /// stop every processor of the host.
     fn update_in_stopped_world(
         &mut self,
         linear: u64,

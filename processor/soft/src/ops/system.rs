@@ -333,6 +333,16 @@ fn no_operation(_: &mut Cpu, _: &Op) -> Flow {
     Flow::Next
 }
 
+/// A VP that waits long for another one lets it run: it may be waiting for this very host processor.
+fn pause(cpu: &mut Cpu, _: &Op) -> Flow {
+    const PATIENCE: u32 = 256;
+    cpu.pauses = cpu.pauses.wrapping_add(1);
+    if cpu.pauses.is_multiple_of(PATIENCE) && cpu.partition.vps.len() > 1 {
+        std::thread::yield_now();
+    }
+    Flow::Next
+}
+
 /// SERIALIZE: what other processors wrote must be decoded again.
 fn serialize(_: &mut Cpu, _: &Op) -> Flow {
     Flow::Sync
@@ -500,12 +510,11 @@ fn select_by_name(s: &Selection, memory: bool) -> Option<Handler> {
         Mnemonic::Xsetbv => handler(set_xcr),
         Mnemonic::Mfence => handler(memory_fence),
         Mnemonic::Serialize => handler(serialize),
+        Mnemonic::Pause => handler(pause),
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => fallible(flush_line),
         Mnemonic::Syscall => handler(syscall),
         Mnemonic::Sysenter => handler(sysenter),
-        Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Lfence | Mnemonic::Sfence | Mnemonic::Reservednop => {
-            handler(no_operation)
-        }
+        Mnemonic::Nop | Mnemonic::Lfence | Mnemonic::Sfence | Mnemonic::Reservednop => handler(no_operation),
         Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2 | Mnemonic::Prefetchnta => {
             handler(no_operation)
         }
