@@ -1,6 +1,7 @@
 //! `bulkhead`: the command line. One module per noun; this file only reads the arguments and maps errors to exit codes.
 
 mod boot;
+mod disk;
 mod exit;
 mod worker;
 
@@ -17,7 +18,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Noun {
     /// Runs one VM in the foreground, without a service
-    Boot(boot::Arguments),
+    Boot(Box<boot::Arguments>),
+    /// Virtual disks: create, convert, check, compact, merge, serve …
+    #[command(subcommand)]
+    Disk(disk::Command),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.noun {
         Noun::Boot(arguments) => boot::run(&arguments),
+        Noun::Disk(command) => disk::run(command),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("bulkhead: {failure}");

@@ -1,5 +1,5 @@
-//! `bulkhead-vm`: the process of one VM. Whoever starts it passes a SEQPACKET socket as standard input and speaks
-//! `bulkhead_worker_protocol` over it; all files come as descriptors.
+//! `bulkhead-vm`: the process of one VM, or with `--image` of one job on disk images. Whoever starts it passes a SEQPACKET
+//! socket as standard input and speaks `bulkhead_worker_protocol` over it; all files come as descriptors.
 
 mod clock;
 mod control;
@@ -21,8 +21,9 @@ use std::process::ExitCode;
 const USAGE: &str = "bulkhead-vm is started by bulkhead or bulkheadd, with a socket as its standard input.";
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        None => {}
+    let mode = std::env::args().nth(1);
+    match mode.as_deref() {
+        None | Some("--image") => {}
         Some("--version" | "-V") => {
             println!("bulkhead-vm {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         }
     }
     log_to_stderr();
-    match run() {
+    match run(mode.is_some()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bulkhead-vm: {error:#}");
@@ -46,8 +47,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
-    let signals =
+fn run(is_image_process: bool) -> Result<()> {
+    // Held to the end: Ctrl-C in a terminal is for the starter, who tells us what to do.
+    let _signals =
         SignalFd::new(&[Signal::Terminate, Signal::Interrupt, Signal::Hangup]).context("cannot take signals")?;
     let input = std::io::stdin();
     let kind = rustix::net::sockopt::socket_type(input.as_fd());
@@ -55,6 +57,9 @@ fn run() -> Result<()> {
         bail!("standard input is no SEQPACKET socket. {USAGE}");
     }
     let socket = input.as_fd().try_clone_to_owned().context("cannot take over the socket")?;
+    if is_image_process {
+        return bulkhead_image_process::run(socket.into()).context("the starter cannot be understood");
+    }
     control::run(socket.into())
 }
 

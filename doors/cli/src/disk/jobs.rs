@@ -1,0 +1,254 @@
+//! From the verbs to jobs: opens the files, runs the job, keeps or drops what it made.
+
+use super::arguments::{Command, Convert, Create, Image, Serve};
+use super::image_process::{Job, run as run_job};
+use super::new_file::NewFile;
+use super::print;
+use crate::exit::Failure;
+use anyhow::Context;
+use bulkhead_vm_description::ImageFormat;
+use bulkhead_worker_protocol::image::{ImageFile, ImageJob, NewImageFile};
+use serde_json::Value;
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Component, Path, PathBuf};
+use std::process::ExitCode;
+
+/// Files that a job has collected so far.
+#[derive(Default)]
+struct Files(Vec<OwnedFd>);
+
+/// Runs one verb.
+///
+/// # Errors
+/// [`Failure`].
+pub fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Create(create) => make(&create),
+        Command::Convert(arguments) => convert(&arguments),
+        Command::Serve(serve) => serve_nbd(&serve),
+        Command::Info { image, chain, output } => {
+            let found = on_image(&image, true, |image| ImageJob::Info { image, chain })?;
+            print::show(&found, output.json, print::info)
+        }
+        Command::Check { image, chain, repair, output } => {
+            let mut found = on_image(&image, !repair, |image| ImageJob::Check { image, repair })?;
+            if chain {
+                // Opening the chain checks every link of it.
+                let linked = on_image(&image, true, |image| ImageJob::Info { image, chain })?;
+                found["chain"] = linked["parents"].clone();
+                on_image(&image, true, |image| ImageJob::Map { image })?;
+            }
+            let clean = found["clean"] == true;
+            print::show(&found, output.json, print::check)?;
+            Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Compare { a, b, a_format, b_format, output } => {
+            let mut files = Files::default();
+            let a = files.image(&a, a_format, true)?;
+            let b = files.image(&b, b_format, true)?;
+            let found = run_job(files.job(ImageJob::Compare { a, b }))?;
+            let identical = found["identical"] == true;
+            print::show(&found, output.json, print::compare)?;
+            Ok(if identical { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Map { image, output } => {
+            let found = on_image(&image, true, |image| ImageJob::Map { image })?;
+            print::show(&found, output.json, print::map)
+        }
+        Command::Compact { image, no_zeros, output } => {
+            let found = on_image(&image, false, |image| ImageJob::Compact { image, zeros: !no_zeros })?;
+            print::show(&found, output.json, print::fields)
+        }
+        Command::Resize { image, size, shrink, output } => {
+            let size = size.bytes();
+            let found = on_image(&image, false, |image| ImageJob::Resize { image, size, shrink })?;
+            print::show(&found, output.json, print::fields)
+        }
+        Command::Merge { image, into: Some(target), output, .. } => convert(&Convert {
+            source: image.path,
+            target,
+            source_format: image.format,
+            format: None,
+            kind: "dynamic".into(),
+            block_size: None,
+            sparse: false,
+            output,
+        }),
+        Command::Merge { image, into: None, keep, output } => {
+            let mut files = Files::default();
+            let child = files.image(&image.path, image.format, false)?;
+            let job = Job { writable_parents: true, ..files.job(ImageJob::Merge { image: child }) };
+            let mut found = run_job(job)?;
+            if !keep {
+                let path = &image.path;
+                std::fs::remove_file(path).with_context(|| {
+                    format!("{} is merged, but cannot be deleted; do not use it any more", path.display())
+                })?;
+            }
+            found["deleted"] = (!keep).into();
+            print::show(&found, output.json, print::fields)
+        }
+        Command::SetParent { image, parent, force, output } => {
+            let mut files = Files::default();
+            let child = files.image(&image.path, image.format, false)?;
+            let paths = parent_paths(&image.path, &parent)?;
+            let parent = files.image(&parent, None, true)?;
+            let found = run_job(files.job(ImageJob::SetParent { image: child, parent, paths, force }))?;
+            print::show(&found, output.json, print::fields)
+        }
+        Command::SetIdentity { image, id, output } => {
+            let found = on_image(&image, false, |image| ImageJob::SetIdentity { image, identity: id })?;
+            print::show(&found, output.json, print::fields)
+        }
+    }
+}
+
+/// A job on one image.
+fn on_image(image: &Image, read_only: bool, job: impl FnOnce(ImageFile) -> ImageJob) -> Result<Value, Failure> {
+    let mut files = Files::default();
+    let image = files.image(&image.path, image.format, read_only)?;
+    run_job(files.job(job(image)))
+}
+
+impl Files {
+    fn image(&mut self, path: &Path, format: Option<ImageFormat>, read_only: bool) -> Result<ImageFile, Failure> {
+        let opened = OpenOptions::new().read(true).write(!read_only).open(path);
+        let file = opened.map_err(|error| Failure::of(error, format!("cannot open {}", path.display())))?;
+        self.0.push(file.into());
+        Ok(self.named(path, format, read_only))
+    }
+
+    fn new_image(&mut self, path: &Path, format: Option<ImageFormat>) -> Result<(NewFile, ImageFile), Failure> {
+        let file = NewFile::create(path)?;
+        self.0.push(file.descriptor()?);
+        Ok((file, self.named(path, format, false)))
+    }
+
+    /// The description of the file that was added last.
+    fn named(&self, path: &Path, format: Option<ImageFormat>, read_only: bool) -> ImageFile {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let path = absolute.to_string_lossy().into_owned();
+        let format = format.unwrap_or_else(|| ImageFormat::of_name(&path)).name().to_owned();
+        ImageFile { path, format, descriptor: self.0.len() - 1, read_only }
+    }
+
+    fn job(self, job: ImageJob) -> Job {
+        Job { job, descriptors: self.0, writable_parents: false }
+    }
+}
+
+fn make(create: &Create) -> Result<ExitCode, Failure> {
+    let mut files = Files::default();
+    let (file, image) = files.new_image(&create.path, create.format)?;
+    let kind = create
+        .kind
+        .clone()
+        .unwrap_or_else(|| if create.parent.is_some() { "differencing".into() } else { "dynamic".into() });
+    let new = NewImageFile {
+        file: image,
+        kind,
+        size: create.size.map(|size| size.bytes()),
+        block_size: create.block_size.map(|size| u32::try_from(size.bytes()).unwrap_or(u32::MAX)),
+        logical_sector: create.sector_size,
+        sparse: create.sparse,
+    };
+    let parent = match &create.parent {
+        None => None,
+        Some(parent) => Some((files.image(parent, None, true)?, parent_paths(&create.path, parent)?)),
+    };
+    let made = run_job(files.job(ImageJob::Create { new, parent }))?;
+    file.keep()?;
+    print::show(&made, create.output.json, print::fields)
+}
+
+fn convert(arguments: &Convert) -> Result<ExitCode, Failure> {
+    let mut files = Files::default();
+    let source = files.image(&arguments.source, arguments.source_format, true)?;
+    let (file, image) = files.new_image(&arguments.target, arguments.format)?;
+    let new = NewImageFile {
+        file: image,
+        kind: arguments.kind.clone(),
+        size: None,
+        block_size: arguments.block_size.map(|size| u32::try_from(size.bytes()).unwrap_or(u32::MAX)),
+        logical_sector: None,
+        sparse: arguments.sparse,
+    };
+    let made = run_job(files.job(ImageJob::Convert { source, new }))?;
+    file.keep()?;
+    print::show(&made, arguments.output.json, print::fields)
+}
+
+fn serve_nbd(serve: &Serve) -> Result<ExitCode, Failure> {
+    let Some(socket) = serve.nbd.strip_prefix("unix:").filter(|path| !path.is_empty()) else {
+        return Err(Failure::Usage(format!("{} is no address to listen at; write unix:SOCKET", serve.nbd)));
+    };
+    let mut files = Files::default();
+    let image = files.image(&serve.image.path, serve.image.format, serve.read_only)?;
+    let listener = UnixListener::bind(socket);
+    let listener = listener.map_err(|error| Failure::of(error, format!("cannot listen at {socket}")))?;
+    let socket_file = SocketFile(PathBuf::from(socket));
+    files.0.push(listener.into());
+    let index = files.0.len() - 1;
+    println!("nbd+unix:///{}?socket={socket}", serve.export);
+    let job = ImageJob::Serve {
+        image,
+        socket: index,
+        export: serve.export.clone(),
+        cache: serve.cache.clone(),
+        persistent: serve.persistent,
+    };
+    run_job(files.job(job))?;
+    drop(socket_file);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A socket's name, removed at the end.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Nobody listens there any more; if it stays, the next server says so.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// How a child writes down the way to its parent: relative to its own folder first, then absolute.
+fn parent_paths(child: &Path, parent: &Path) -> Result<Vec<String>, Failure> {
+    let resolve = |path: &Path| std::path::absolute(path).context("cannot resolve a path");
+    let folder = resolve(child)?;
+    let folder = folder.parent().unwrap_or(Path::new("/")).to_owned();
+    let parent = std::fs::canonicalize(parent)
+        .map_err(|error| Failure::of(error, format!("cannot find the parent {}", parent.display())))?;
+    let folder = std::fs::canonicalize(&folder)
+        .map_err(|error| Failure::of(error, format!("cannot find the folder {}", folder.display())))?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    Ok(vec![relative(&folder, &parent), text(&parent)])
+}
+
+/// The way from a folder to a file, in the form that Windows writes: `.\\a.vhdx`, `..\\base\\a.vhdx`.
+fn relative(folder: &Path, file: &Path) -> String {
+    let (from, to): (Vec<Component<'_>>, Vec<Component<'_>>) =
+        (folder.components().collect(), file.components().collect());
+    let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+    let mut words: Vec<String> = vec!["..".into(); from.len() - common];
+    if words.is_empty() {
+        words.push(".".into());
+    }
+    words.extend(to[common..].iter().map(|part| part.as_os_str().to_string_lossy().into_owned()));
+    words.join("\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_are_written_as_windows_does() {
+        let relative = |folder: &str, file: &str| relative(Path::new(folder), Path::new(file));
+        assert_eq!(relative("/vm/disks", "/vm/disks/base.vhdx"), ".\\base.vhdx");
+        assert_eq!(relative("/vm/disks", "/vm/base/a.vhd"), "..\\base\\a.vhd");
+        assert_eq!(relative("/", "/a.vhd"), ".\\a.vhd");
+    }
+}
