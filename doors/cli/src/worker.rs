@@ -2,9 +2,13 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use bulkhead_linux::SeqPacket;
-use bulkhead_worker_protocol::{Answer, Channel, Event, FromWorker, Hello, Problem, Reply, Request, ToWorker, VERSION};
+use bulkhead_worker_protocol::{
+    Answer, Channel, Event, FromWorker, Hello, Incoming, Problem, Reply, Request, ToWorker, VERSION,
+};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 
 /// Descriptors that one packet carries at most.
@@ -18,6 +22,9 @@ pub struct Worker {
     /// Events that came while an answer was awaited.
     events: VecDeque<Event>,
 }
+
+/// An answer and what came along.
+type Exchanged = (Result<Answer, Problem>, Vec<OwnedFd>);
 
 /// What comes from a worker besides answers.
 pub enum News {
@@ -81,17 +88,38 @@ impl Worker {
         Ok(self.channel.send(&ToWorker { id: self.last_id, request }, &[])?)
     }
 
+    /// Asks for something that is answered with a document.
+    ///
+    /// # Errors
+    /// The worker is gone, or refuses.
+    pub fn document(&mut self, request: Request) -> Result<Vec<u8>> {
+        let (answer, descriptors) = self.exchange(request, &[])?;
+        let (Answer::Document { length, .. }, Some(file)) = (answer?, descriptors.into_iter().next()) else {
+            bail!("the worker sent no document");
+        };
+        let mut bytes = vec![0; usize::try_from(length).context("the document is too long")?];
+        File::from(file).read_exact_at(&mut bytes, 0).context("cannot read the document")?;
+        Ok(bytes)
+    }
+
     fn ask_with(&mut self, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<Result<Answer, Problem>> {
+        Ok(self.exchange(request, descriptors)?.0)
+    }
+
+    fn exchange(&mut self, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<Exchanged> {
         self.last_id += 1;
         let id = self.last_id;
         let sent = self.channel.send(&ToWorker { id, request }, descriptors);
         sent.map_err(|error| self.gone().context(error))?;
         loop {
-            match self.channel.receive().map_err(|error| self.gone().context(error))?.map(|packet| packet.message) {
-                Some(FromWorker::Reply(Reply { id: answered, result })) if answered == id => return Ok(result),
-                Some(FromWorker::Reply(_)) => {}
-                Some(FromWorker::Event(event)) => self.events.push_back(event),
-                None => return Err(self.gone()),
+            let received = self.channel.receive().map_err(|error| self.gone().context(error))?;
+            let Some(Incoming { message, descriptors }) = received else { return Err(self.gone()) };
+            match message {
+                FromWorker::Reply(Reply { id: answered, result }) if answered == id => {
+                    return Ok((result, descriptors));
+                }
+                FromWorker::Reply(_) => {}
+                FromWorker::Event(event) => self.events.push_back(event),
             }
         }
     }

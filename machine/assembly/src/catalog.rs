@@ -7,6 +7,7 @@ use crate::resources::VGA_FIRMWARE;
 use crate::{firmware, layout};
 use bulkhead_debug_ports::{DebugConsole, DebugExit};
 use bulkhead_device::{Line, PciAddress};
+use bulkhead_floppy::{DmaController, FloppyController};
 use bulkhead_fw_cfg::FwCfg;
 use bulkhead_ide::{DriveConfig, IdeController};
 use bulkhead_pci::{ConfigPorts, HostBridge, IsaBridge, PciInterrupts, PowerManagement};
@@ -27,6 +28,7 @@ pub(crate) const CATALOG: &[(&str, Attach)] = &[
     ("interval timer, HPET, clock", timers),
     ("PCI bridges and power management", pci_bridges),
     ("IDE controller", ide_controller),
+    ("DMA and floppy controllers", floppy_controller),
     ("display adapter", display_adapter),
     ("keyboard and mouse", keyboard_and_mouse),
     ("serial ports", serial_ports),
@@ -153,6 +155,31 @@ fn ide_controller(board: &mut Board<'_>) -> Result<(), MachineError> {
     };
     board.pci.add(at(1, 1), &controller)?;
     board.handles.ide = Some(board.keep(controller));
+    Ok(())
+}
+
+/// The DMA controllers are always there; a floppy controller only with a drive.
+fn floppy_controller(board: &mut Board<'_>) -> Result<(), MachineError> {
+    let memory = board.memory.clone();
+    let dma = match board.state("dma")? {
+        Some(state) => DmaController::restored("dma", memory, &board.ports, &state)?,
+        None => DmaController::new("dma", memory, &board.ports)?,
+    };
+    board.keep(dma.clone());
+    let Some(floppy) = &board.vm.floppy else { return Ok(()) };
+    let medium = floppy.medium.as_ref().map(|medium| board.config.resources.disk(&medium.file)).transpose()?;
+    let wiring = bulkhead_floppy::Wiring {
+        reactor: board.reactor.clone(),
+        ports: board.ports.clone(),
+        irq: board.lines.line(6),
+        dma,
+    };
+    let drives = [Some(medium), None];
+    let controller = match board.state("floppy")? {
+        Some(state) => FloppyController::restored("floppy", wiring, drives, &state)?,
+        None => FloppyController::new("floppy", wiring, drives)?,
+    };
+    board.handles.floppy = Some(board.keep(controller));
     Ok(())
 }
 

@@ -75,6 +75,12 @@ pub enum MachineError {
     /// The display adapter is refused.
     #[error("the display adapter cannot be made")]
     Vga(#[source] Box<bulkhead_vga::VgaError>),
+    /// The floppy controller or its medium is refused.
+    #[error("the floppy drive cannot be attached")]
+    Floppy(#[source] Box<bulkhead_floppy::FloppyError>),
+    /// The DMA controllers are refused.
+    #[error("the DMA controllers cannot be made")]
+    Dma(#[source] Box<bulkhead_floppy::DmaError>),
     /// A firmware item is refused: a mistake in the assembly.
     #[error("the firmware's configuration cannot be made")]
     Firmware(#[from] bulkhead_fw_cfg::ItemError),
@@ -92,5 +98,17 @@ impl From<bulkhead_ide::IdeError> for MachineError {
 impl From<bulkhead_vga::VgaError> for MachineError {
     fn from(error: bulkhead_vga::VgaError) -> MachineError {
         MachineError::Vga(Box::new(error))
+    }
+}
+
+impl From<bulkhead_floppy::FloppyError> for MachineError {
+    fn from(error: bulkhead_floppy::FloppyError) -> MachineError {
+        MachineError::Floppy(Box::new(error))
+    }
+}
+
+impl From<bulkhead_floppy::DmaError> for MachineError {
+    fn from(error: bulkhead_floppy::DmaError) -> MachineError {
+        MachineError::Dma(Box::new(error))
     }
 }

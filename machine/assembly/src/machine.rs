@@ -15,6 +15,7 @@ use bulkhead_device::{Line, LineSink, MmioBus, MsiSink, PciBus, PortBus, PowerSi
 use bulkhead_engine::cpu_model::{CpuLevel, CpuModel};
 use bulkhead_engine::saved_state::SavedVp;
 use bulkhead_engine::{Access, Engine, Msi, Partition, PartitionConfig, VpState};
+use bulkhead_floppy::FloppyController;
 use bulkhead_guest_memory::GuestMemory;
 use bulkhead_ide::IdeController;
 use bulkhead_interrupt_controllers::{InterruptLines, Ioapic, Pic};
@@ -66,6 +67,8 @@ pub struct Handles {
     pub serial: [Option<Arc<Mutex<Serial>>>; 2],
     /// Disks and CD drives.
     pub ide: Option<Arc<Mutex<IdeController>>>,
+    /// The floppy drive.
+    pub floppy: Option<Arc<Mutex<FloppyController>>>,
     /// The screen.
     pub vga: Option<Arc<Mutex<Vga>>>,
     /// Keyboard and mouse.

@@ -78,6 +78,9 @@ pub struct Arguments {
     /// SIGTERM saves the VM into this folder instead of ending it (files vm.state and vm.memory)
     #[arg(long, value_name = "FOLDER")]
     pub save_to: Option<PathBuf>,
+    /// On SIGTERM, write what the display shows to this PNG file first
+    #[arg(long, value_name = "FILE")]
+    pub screenshot: Option<PathBuf>,
     /// Continue the VM that was saved into this folder; the other options must be those of the saved VM
     #[arg(long, value_name = "FOLDER")]
     pub resume: Option<PathBuf>,

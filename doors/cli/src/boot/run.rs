@@ -9,7 +9,6 @@ use anyhow::{Context, Result, anyhow};
 use bulkhead_linux::{Signal, SignalFd};
 use bulkhead_worker_protocol::{EndedBy, Event, Problem, ProblemKind, Request, Stats};
 use rustix::event::{PollFd, PollFlags, poll};
-use std::path::Path;
 use std::process::ExitCode;
 
 /// How a VM ended.
@@ -43,7 +42,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // Raw before the guest can print, so that nothing is typed into a cooked terminal meanwhile.
     let terminal = RawTerminal::enter()?;
     let started = worker.ask(start)?;
-    let end = started.map_err(refusal).and_then(|_| Ok(wait(&mut worker, &signals, arguments.save_to.as_deref())?));
+    let end = started.map_err(refusal).and_then(|_| Ok(wait(&mut worker, &signals, arguments)?));
     drop(terminal);
     let end = end?;
     if let Some(file) = stats_file {
@@ -60,7 +59,7 @@ fn refusal(problem: Problem) -> Failure {
 }
 
 /// Until the VM ends. The first signal asks for that; a second Ctrl-C does not wait.
-fn wait(worker: &mut Worker, signals: &SignalFd, save_to: Option<&Path>) -> Result<End> {
+fn wait(worker: &mut Worker, signals: &SignalFd, arguments: &Arguments) -> Result<End> {
     let mut asked = false;
     loop {
         let mut fds = [PollFd::new(&*worker, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
@@ -72,18 +71,11 @@ fn wait(worker: &mut Worker, signals: &SignalFd, save_to: Option<&Path>) -> Resu
         }
         let [news, signalled] = fds.map(|fd| !fd.revents().is_empty());
         if signalled && let Some(signal) = signals.take()? {
-            match save_to {
-                // Some tools send their signal to the process and to its group.
-                _ if std::mem::replace(&mut asked, true) => {
-                    if signal == Signal::Interrupt {
-                        return Err(anyhow!("interrupted while waiting for the worker to end"));
-                    }
-                }
-                Some(folder) => {
-                    worker.pass(&files::create_saved(folder)?)?;
-                    worker.tell(Request::Save)?;
-                }
-                None => worker.tell(Request::Stop)?,
+            // Some tools send their signal to the process and to its group.
+            match (std::mem::replace(&mut asked, true), signal) {
+                (false, _) => ask_to_end(worker, arguments)?,
+                (true, Signal::Interrupt) => return Err(anyhow!("interrupted while waiting for the worker to end")),
+                (true, _) => {}
             }
         }
         if !news && !worker.has_news() {
@@ -94,6 +86,20 @@ fn wait(worker: &mut Worker, signals: &SignalFd, save_to: Option<&Path>) -> Resu
             News::Event(_) | News::LateReply => {}
             News::Gone => return Err(worker.gone()),
         }
+    }
+}
+
+fn ask_to_end(worker: &mut Worker, arguments: &Arguments) -> Result<()> {
+    if let Some(path) = &arguments.screenshot {
+        let png = worker.document(Request::Screenshot)?;
+        std::fs::write(path, png).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    match &arguments.save_to {
+        Some(folder) => {
+            worker.pass(&files::create_saved(folder)?)?;
+            worker.tell(Request::Save)
+        }
+        None => worker.tell(Request::Stop),
     }
 }
 

@@ -1,0 +1,112 @@
+//! Debian packages as files: looked up, downloaded and unpacked without installing anything, for amd64 and i386.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::folder;
+use crate::command;
+
+/// apt with lists and caches of our own, so that i386 needs no change of the host.
+fn apt(program: &str) -> Command {
+    let state = folder("apt");
+    let mut apt = Command::new(program);
+    for (option, value) in [
+        ("Dir::State", state.join("state").display().to_string()),
+        ("Dir::State::status", "/var/lib/dpkg/status".into()),
+        ("Dir::Cache", state.join("cache").display().to_string()),
+        ("APT::Sandbox::User", String::new()),
+        ("APT::Architectures", "amd64,i386".into()),
+        ("Debug::NoLocking", "true".into()),
+    ] {
+        apt.arg("-o").arg(format!("{option}={value}"));
+    }
+    apt
+}
+
+/// Fetches the package lists, once a day.
+pub fn update_lists() -> Result<()> {
+    let state = folder("apt");
+    for part in ["state/lists/partial", "cache/archives/partial"] {
+        let part = state.join(part);
+        std::fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
+    }
+    let marker = state.join("updated");
+    let age = std::fs::metadata(&marker).and_then(|metadata| metadata.modified()).ok();
+    if age.and_then(|time| time.elapsed().ok()).is_some_and(|age| age.as_secs() < 86_400) {
+        return Ok(());
+    }
+    if let Err(error) = command::run(apt("apt-get").args(["-q", "update"]).stdout(std::io::stderr())) {
+        // Other people's sources without i386 fail here, and Debian's are there all the same; a list that is really missing
+        // shows when a package is looked up.
+        eprintln!("warning: {error:#}");
+    }
+    std::fs::write(marker, "").context("cannot mark the package lists as fresh")
+}
+
+/// A field of the newest version of a package.
+fn field(package: &str, name: &str) -> Result<String> {
+    let text = command::output(apt("apt-cache").args(["show", "--no-all-versions", package]))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    value.map(str::to_owned).with_context(|| format!("the package {package} has no {name}"))
+}
+
+/// The newest version of a package.
+pub fn version(package: &str) -> Result<String> {
+    field(package, "Version")
+}
+
+/// Downloads a package and unpacks it into `target`.
+pub fn unpack(package: &str, target: &Path) -> Result<()> {
+    let downloads = folder("apt").join("downloads");
+    std::fs::create_dir_all(&downloads).with_context(|| format!("cannot make {}", downloads.display()))?;
+    let (plain, architecture) = package.split_once(':').unwrap_or((package, "amd64"));
+    let version = version(package)?.replace(':', "%3a");
+    let file = downloads.join(format!("{plain}_{version}_{architecture}.deb"));
+    if !file.exists() {
+        command::run(
+            apt("apt-get").args(["-q", "download", package]).current_dir(&downloads).stdout(std::io::stderr()),
+        )?;
+    }
+    command::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(target))
+}
+
+/// The kernel that a meta package stands for, as `vmlinuz`.
+fn kernel(meta: &str, target: &Path) -> Result<()> {
+    let depends = field(meta, "Depends")?;
+    let image = depends.split([',', ' ']).find(|word| word.starts_with("linux-image-"));
+    let image = image.with_context(|| format!("{meta} depends on no kernel: {depends}"))?;
+    let suffix = meta.split_once(':').map_or(String::new(), |(_, architecture)| format!(":{architecture}"));
+    let unpacked = target.join("unpacked");
+    unpack(&format!("{image}{suffix}"), &unpacked)?;
+    let vmlinuz = find(&unpacked.join("boot"), "vmlinuz-")?;
+    std::fs::rename(vmlinuz, target.join("vmlinuz")).context("cannot move the kernel")?;
+    std::fs::remove_dir_all(unpacked).context("cannot remove the rest of the kernel package")
+}
+
+/// The file in a folder whose name begins so.
+pub fn find(folder: &Path, prefix: &str) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let found = entries.flatten().find(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    match found {
+        Some(entry) => Ok(entry.path()),
+        None => bail!("there is no {prefix}… in {}", folder.display()),
+    }
+}
+
+pub fn cloud_kernel(target: &Path) -> Result<()> {
+    kernel("linux-image-cloud-amd64", target)
+}
+
+pub fn generic_kernel(target: &Path) -> Result<()> {
+    kernel("linux-image-amd64", target)
+}
+
+pub fn pae_kernel(target: &Path) -> Result<()> {
+    kernel("linux-image-686-pae:i386", target)
+}
+
+pub fn i386_kernel(target: &Path) -> Result<()> {
+    kernel("linux-image-686:i386", target)
+}
