@@ -404,7 +404,7 @@ impl Span {
     }
 
     /// The rest of it from `offset` on.
-    pub fn from_offset(&self, offset: usize) -> Self {
+    pub fn skipping(&self, offset: usize) -> Self {
         assert!(offset <= self.len);
         Self { pointer: self.pointer.wrapping_add(offset), len: self.len - offset }
     }

@@ -385,7 +385,7 @@ impl Run {
 
     /// Downwards: the first `count` elements, which are the upper ones.
     fn tail<T: Int>(&self, count: u64) -> Span {
-        self.span.from_offset(((self.count - count) << T::LOG) as usize)
+        self.span.skipping(((self.count - count) << T::LOG) as usize)
     }
 }
 
