@@ -120,6 +120,8 @@ impl Cpu {
                 },
             };
             self.shadow = InterruptShadow::None;
+            // RF holds for one instruction.
+            self.system_flags &= !rflags::RF;
             if cautious {
                 let flow = self.run_block(block);
                 self.finish(block, flow)?;
