@@ -12,6 +12,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask stands in the workspace root")
 }
 
+/// A program of the release build.
+pub fn release_program(name: &str) -> std::path::PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
+    target.join("release").join(name)
+}
+
 /// `cargo metadata`, with or without the packages that are not ours.
 pub fn metadata(with_dependencies: bool) -> Result<Metadata> {
     let mut command = MetadataCommand::new();

@@ -1,0 +1,17 @@
+//! `bench`: measures a part beside its rivals in one run and prints ratios.
+
+mod processor;
+
+use anyhow::{Result, bail};
+
+/// Runs the benches of the named parts, or all of them.
+pub fn run(parts: &[String]) -> Result<()> {
+    let all = ["processor".to_owned()];
+    for part in if parts.is_empty() { &all[..] } else { parts } {
+        match part.as_str() {
+            "processor" => processor::run()?,
+            other => bail!("there is no bench of {other}; the benches are: processor"),
+        }
+    }
+    Ok(())
+}
