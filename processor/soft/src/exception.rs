@@ -174,7 +174,7 @@ impl Cpu {
         frame.commit(self);
         self.system_flags &= !(rflags::IF | rflags::TF | rflags::AC | rflags::RF);
         let selector = (entry >> 16) as u16;
-        let register = SegmentRegister { selector, base: u64::from(selector) << 4, ..self.segments[CS] };
+        let register = self.segments[CS].real_mode_code(selector);
         self.set_code_segment(register, self.cpl);
         self.set_rip(entry & 0xffff);
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::cpu::{Cpu, rflags};
 use crate::exception::TripleFault;
-use crate::shared::{PageEvent, request};
+use crate::shared::{INIT, PageEvent, request};
 use bulkhead_engine::{Activity, InterruptShadow, VpState};
 use std::sync::atomic::Ordering;
 
@@ -55,14 +55,13 @@ impl Cpu {
     /// Takes the most important event that can be taken now.
     pub(crate) fn look_for_interrupts(&mut self) -> Result<(), TripleFault> {
         let shared = self.shared();
-        if shared.init.swap(false, Ordering::SeqCst) {
+        let start = shared.start.swap(0, Ordering::SeqCst);
+        if start & INIT != 0 {
             self.init();
-            self.interrupt_waiting = true;
-            return Ok(());
         }
-        let sipi = shared.sipi.swap(0, Ordering::SeqCst);
-        if sipi != 0 && self.activity == Activity::WaitForSipi {
-            self.start_up((sipi - 1) as u8);
+        let vector = start & !INIT;
+        if vector != 0 && self.activity == Activity::WaitForSipi {
+            self.start_up((vector - 1) as u8);
         }
         if self.activity == Activity::WaitForSipi {
             return Ok(());

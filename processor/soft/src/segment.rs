@@ -149,6 +149,15 @@ impl SegmentRegister {
         Self::from(Segment { selector, ..Segment::default() })
     }
 
+    /// CS after a far transfer in real mode. Limit and rights stay, but code can be written through CS there, also when it
+    /// was a code segment of protected mode before: boot loaders do that on their way back from 32-bit mode.
+    pub fn real_mode_code(self, selector: u16) -> Self {
+        const READ_WRITE_ACCESSED: u16 = 3;
+        let Segment { limit, attributes, .. } = self.into();
+        let attributes = attributes & !0xf | READ_WRITE_ACCESSED;
+        Self::from(Segment { base: u64::from(selector) << 4, limit, selector, attributes })
+    }
+
     /// A segment of virtual-8086 mode.
     pub fn virtual_8086(selector: u16) -> Self {
         Self::from(Segment { base: u64::from(selector) << 4, limit: 0xffff, selector, attributes: 0xf3 })

@@ -35,6 +35,9 @@ pub(crate) enum PageEvent {
     Written(u64, u64),
 }
 
+/// In [`VpShared::start`].
+pub(crate) const INIT: u32 = 1 << 16;
+
 /// The mailbox of a VP.
 pub(crate) struct VpShared {
     /// [`request`] bits; looked at between blocks.
@@ -48,10 +51,9 @@ pub(crate) struct VpShared {
     pub apic: Mutex<LocalApic>,
     /// An NMI waits.
     pub nmi: AtomicBool,
-    /// INIT was received.
-    pub init: AtomicBool,
-    /// Start-up vector + 1; 0 = none.
-    pub sipi: AtomicU32,
+    /// [`INIT`] if INIT was received, plus the vector + 1 of a start-up IPI after it. One word, so that their order
+    /// is kept.
+    pub start: AtomicU32,
     /// The timer of the local APIC.
     pub timer: OnceLock<Timer>,
     /// Instructions, for reading from other threads.
@@ -94,8 +96,7 @@ impl VpShared {
             page_events: Mutex::new(Vec::new()),
             apic: Mutex::new(LocalApic::new(index)),
             nmi: AtomicBool::new(false),
-            init: AtomicBool::new(false),
-            sipi: AtomicU32::new(0),
+            start: AtomicU32::new(0),
             timer: OnceLock::new(),
             instructions: AtomicU64::new(0),
         }

@@ -12,7 +12,7 @@ impl Cpu {
         let register = if self.system_flags & rflags::VM != 0 {
             SegmentRegister::virtual_8086(selector)
         } else {
-            SegmentRegister { selector, base: u64::from(selector) << 4, ..self.segments[CS] }
+            self.segments[CS].real_mode_code(selector)
         };
         self.set_code_segment(register, self.cpl);
     }

@@ -1,7 +1,7 @@
 //! Between the local APICs: messages to one, several or all of them.
 
 use super::LocalApic;
-use crate::shared::{PartitionShared, request};
+use crate::shared::{self, PartitionShared, request};
 use bulkhead_engine::Msi;
 use bulkhead_reactor::Time;
 use std::sync::atomic::Ordering;
@@ -97,8 +97,12 @@ impl PartitionShared {
         match message.mode {
             FIXED | LOWEST_PRIORITY => vp.apic.lock().receive(message.vector, message.level),
             NMI => vp.nmi.store(true, Ordering::SeqCst),
-            INIT => vp.init.store(true, Ordering::SeqCst),
-            STARTUP => vp.sipi.store(u32::from(message.vector) + 1, Ordering::SeqCst),
+            INIT => vp.start.store(shared::INIT, Ordering::SeqCst),
+            STARTUP => {
+                let vector = u32::from(message.vector) + 1;
+                let next = |start| Some(start & shared::INIT | vector);
+                let _ = vp.start.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
+            }
             // As an edge on LINT0 would be; the PIC's own line is `ext_int`.
             EXT_INT => self.ext_int.store(true, Ordering::SeqCst),
             _ => return,
