@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Message, Metadata};
 
-use crate::{command, miri, packages, workspace};
+use crate::{command, guests, miri, packages, workspace};
 
 /// One test executable.
 struct TestProgram {
@@ -30,6 +30,7 @@ pub fn run(long: bool, only: &[String]) -> Result<()> {
     }
     let wanted = |part: &str| only.is_empty() || only.iter().any(|name| name == part);
     if known.iter().any(|part| part == "doors") && (wanted("doors") || wanted("worker")) {
+        times.measure("guests", || guests::run(&[]))?;
         // The programs run each other, so they stand side by side before the first test starts one.
         times.measure("programs", || {
             command::run(command::cargo().args(["build", "--profile", "ci", "--workspace", "--bins"]))
