@@ -15,9 +15,10 @@ main:
     movl $0x4500, 0x300(%rbx)
     movl $0x01000000, 0x310(%rbx)
     movl $0x4609, 0x300(%rbx)
+# Not "until it is 1": the other VP may be done before we look.
 1:  pause
-    cmpl $1, 0x6000
-    jne 1b
+    cmpl $0, 0x6000
+    je 1b
     movl $100000, %ecx
 2:  lock incl 0x6004
     decl %ecx
