@@ -1,6 +1,6 @@
 //! Runs requests over the layers of a chain: ask the planners, move the payload, commit.
 
-use crate::owners::{GRANULE, NOBODY, Owners, granules};
+use crate::owners::{GRANULE, Owner, Owners, granules};
 use crate::{
     BlockKind, Buffer, Completion, DiskFacts, Durability, Extent, File, FileExtent, Layer, LocalFuture, Node, Notify,
     Place, Request, Result, StatusExtent, ZeroMode, check_range, join_all,
@@ -178,38 +178,44 @@ impl Stack {
         if range.is_empty() {
             return Completion::ok(buffer);
         }
-        // The common case: one layer has all of it.
-        let owner = if layers.len() == 1 { Some(0) } else { self.owners.single(&range) };
-        let transfers = match owner.and_then(|owner| layers.get(usize::from(owner))) {
-            Some(layer) => layer.resolve(range).await.map(|extents| {
-                let mut transfers = Vec::with_capacity(extents.len());
-                add_transfers(&mut transfers, &**layer, &extents);
-                transfers
-            }),
-            None => self.resolve_chain(&layers, range).await,
+        // The common case: one place has all of it.
+        let transfers = match if layers.len() == 1 { Some(Owner::Top) } else { self.owners.single(&range) } {
+            Some(Owner::Below { layer, offset }) => {
+                return layers[usize::from(layer)].file().read(offset, buffer).await;
+            }
+            Some(Owner::Zeros) => return zeros(buffer),
+            Some(Owner::Top) => {
+                let top = &*layers[0];
+                top.resolve(range).await.map(|extents| extents.iter().map(|extent| transfer(top, extent)).collect())
+            }
+            None => self.resolve_chain(range).await,
         };
-        let transfers = match transfers {
-            Ok(transfers) => transfers,
-            Err(error) => return Completion::failed(error, buffer),
-        };
-        read_transfers(transfers, buffer).await
+        match transfers {
+            Ok(transfers) => read_transfers(transfers, buffer).await,
+            Err(error) => Completion::failed(error, buffer),
+        }
     }
 
-    async fn resolve_chain(&self, layers: &[Rc<dyn Layer>], range: Range<u64>) -> Result<Vec<Transfer>> {
+    async fn resolve_chain(&self, range: Range<u64>) -> Result<Vec<Transfer>> {
         let mut transfers = Vec::with_capacity(1);
         for part in granules(&range) {
+            // What is cached is true of the layers of this moment: a merge may exchange them while a part is waited for.
+            let layers = self.layers();
             let owners = match self.owners.get(&part) {
                 Some(owners) => owners,
-                None => self.find_owners(layers, &part).await?,
+                None => self.find_owners(&layers, &part).await?,
             };
             let mut at = part.start;
             for (len, owner) in owners {
-                match layers.get(usize::from(owner)) {
-                    Some(layer) => {
-                        let extents = layer.resolve(at..at + len).await?;
-                        add_transfers(&mut transfers, &**layer, &extents);
+                match owner {
+                    Owner::Top => {
+                        let extents = layers[0].resolve(at..at + len).await?;
+                        transfers.extend(extents.iter().map(|extent| transfer(&*layers[0], extent)));
                     }
-                    None => transfers.push(Transfer { len, source: None }),
+                    Owner::Below { layer, offset } => {
+                        transfers.push(Transfer { len, source: Some((layers[usize::from(layer)].file(), offset)) });
+                    }
+                    Owner::Zeros => transfers.push(Transfer { len, source: None }),
                 }
                 at += len;
             }
@@ -218,16 +224,18 @@ impl Stack {
     }
 
     /// Asks all layers who owns the granule of `part`, caches that, and returns the owners of `part`.
-    async fn find_owners(&self, layers: &[Rc<dyn Layer>], part: &Range<u64>) -> Result<Vec<(u64, u16)>> {
+    async fn find_owners(&self, layers: &[Rc<dyn Layer>], part: &Range<u64>) -> Result<Vec<(u64, Owner)>> {
         let granule = part.start / GRANULE;
         let whole = granule * GRANULE..((granule + 1) * GRANULE).min(layers[0].facts().size);
         let generation = self.owners.generation();
         let found = place_all(layers, whole.clone(), false).await?;
-        let owners: Vec<(u64, u16)> = found.iter().map(|run| (run.range.end - run.range.start, run.owner)).collect();
+        let owners: Vec<(u64, Owner)> =
+            found.iter().map(|run| (run.range.end - run.range.start, run.source())).collect();
         self.owners.store(granule, &owners, generation);
         let inside = found.iter().filter_map(|run| {
-            let len = run.range.end.min(part.end).checked_sub(run.range.start.max(part.start))?;
-            (len > 0).then_some((len, run.owner))
+            let start = run.range.start.max(part.start);
+            let len = run.range.end.min(part.end).checked_sub(start)?;
+            (len > 0).then(|| (len, run.source().skip(start - run.range.start)))
         });
         Ok(inside.collect())
     }
@@ -249,7 +257,7 @@ impl Stack {
                 if let Some(guard) = plan.guard {
                     guard.commit().await?;
                     if self.is_chain() {
-                        self.owners.set(&range, 0);
+                        self.owners.set_top(&range);
                     }
                 }
                 if fua && !in_place { top.flush().await } else { Ok(()) }
@@ -316,7 +324,7 @@ impl Node for Stack {
                     Place::Zero => (BlockKind::Zero, None),
                     Place::Absent => (BlockKind::Hole, None),
                 };
-                let layer = if run.owner == NOBODY { bottom } else { run.owner };
+                let layer = run.layer.unwrap_or(bottom);
                 push_joined(&mut out, StatusExtent { range: run.range, kind, layer, file_offset });
             }
             Ok(out)
@@ -324,25 +332,36 @@ impl Node for Stack {
     }
 }
 
-/// A run with its owner and its place there.
+/// A run with its layer (None = no layer has it) and its place there.
 struct Placed {
     range: Range<u64>,
-    owner: u16,
+    layer: Option<u16>,
     place: Place,
+}
+
+impl Placed {
+    /// What a reader needs to know.
+    fn source(&self) -> Owner {
+        match (self.layer, self.place) {
+            (Some(0), _) => Owner::Top,
+            (Some(layer), Place::File(offset)) => Owner::Below { layer, offset },
+            (Some(_), Place::Zero | Place::Absent) | (None, _) => Owner::Zeros,
+        }
+    }
 }
 
 /// Asks the layers from the top down where `range` is; `map` asks for the finer block-status answer.
 async fn place_all(layers: &[Rc<dyn Layer>], range: Range<u64>, map: bool) -> Result<Vec<Placed>> {
     let mut found: Vec<Placed> = Vec::new();
     let mut open = vec![range];
-    for (owner, layer) in layers.iter().enumerate() {
+    for (number, layer) in layers.iter().enumerate() {
         let size = layer.facts().size;
         let mut next: Vec<Range<u64>> = Vec::new();
         for range in open {
             // A child may be larger than its parent: nobody owns what lies behind the parent's end.
             let inside = range.start.min(size)..range.end.min(size);
             if range.end > size {
-                found.push(Placed { range: range.start.max(size)..range.end, owner: NOBODY, place: Place::Absent });
+                found.push(Placed { range: range.start.max(size)..range.end, layer: None, place: Place::Absent });
             }
             if inside.is_empty() {
                 continue;
@@ -355,7 +374,7 @@ async fn place_all(layers: &[Rc<dyn Layer>], range: Range<u64>, map: bool) -> Re
                 match (extent.place, next.last_mut()) {
                     (Place::Absent, Some(last)) if last.end == run.start => last.end = run.end,
                     (Place::Absent, _) => next.push(run),
-                    (place, _) => found.push(Placed { range: run, owner: owner as u16, place }),
+                    (place, _) => found.push(Placed { range: run, layer: Some(number as u16), place }),
                 }
             }
         }
@@ -364,7 +383,7 @@ async fn place_all(layers: &[Rc<dyn Layer>], range: Range<u64>, map: bool) -> Re
             break;
         }
     }
-    found.extend(open.into_iter().map(|range| Placed { range, owner: NOBODY, place: Place::Absent }));
+    found.extend(open.into_iter().map(|range| Placed { range, layer: None, place: Place::Absent }));
     found.sort_unstable_by_key(|run| run.range.start);
     Ok(found)
 }
@@ -381,36 +400,33 @@ fn push_joined(out: &mut Vec<StatusExtent>, next: StatusExtent) {
     out.push(next);
 }
 
-fn add_transfers(transfers: &mut Vec<Transfer>, layer: &dyn Layer, extents: &[Extent]) {
-    for extent in extents {
-        let source = match extent.place {
-            Place::File(offset) => Some((layer.file(), offset)),
-            Place::Zero | Place::Absent => None,
-        };
-        transfers.push(Transfer { len: extent.len, source });
-    }
+fn transfer(layer: &dyn Layer, extent: &Extent) -> Transfer {
+    let source = match extent.place {
+        Place::File(offset) => Some((layer.file(), offset)),
+        Place::Zero | Place::Absent => None,
+    };
+    Transfer { len: extent.len, source }
+}
+
+fn zeros(mut buffer: Buffer) -> Completion {
+    buffer.fill(0);
+    Completion::ok(buffer)
 }
 
 async fn read_transfers(transfers: Vec<Transfer>, mut buffer: Buffer) -> Completion {
     if let [Transfer { source, .. }] = &transfers[..] {
         return match source {
             Some((file, offset)) => file.read(*offset, buffer).await,
-            None => {
-                buffer.fill(0);
-                Completion::ok(buffer)
-            }
+            None => zeros(buffer),
         };
     }
     let mut parts: Vec<LocalFuture<'_, Completion>> = Vec::with_capacity(transfers.len());
     for transfer in &transfers {
         let rest = buffer.split_off(transfer.len as usize);
-        let mut piece = std::mem::replace(&mut buffer, rest);
+        let piece = std::mem::replace(&mut buffer, rest);
         parts.push(match &transfer.source {
             Some((file, offset)) => file.read(*offset, piece),
-            None => Box::pin(async move {
-                piece.fill(0);
-                Completion::ok(piece)
-            }),
+            None => Box::pin(async move { zeros(piece) }),
         });
     }
     gather(join_all(parts).await)
