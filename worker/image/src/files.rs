@@ -1,11 +1,12 @@
 //! Images from descriptors, and chains from what the starter opens.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bulkhead_block_io::{Cache, Holder, IoContext, OpenOptions};
-use bulkhead_chain::{ChainBuilder, Strictness};
-use bulkhead_disk::{DiskError, ErrorKind, File, Layer, Node, Result, Stack};
+use bulkhead_chain::{ChainReport, Opener, PathRules, Strictness, diagnose, open_chain};
+use bulkhead_disk::{DiskError, ErrorKind, File, Layer, LocalFuture, Node, Result, Stack};
 use bulkhead_image::format::Format;
 use bulkhead_image::open::{open_disk, open_layer};
 use bulkhead_vhdx::NewGuid;
@@ -65,15 +66,17 @@ impl Files {
 
     /// An image with its parents, as far as the starter opens them.
     pub async fn chain(&mut self, image: &ImageFile, strictness: Strictness) -> Result<Stack> {
-        let mut builder = ChainBuilder::new(strictness);
-        let mut path = image.path.clone();
-        let mut link = builder.push(self.layer(image).await?)?;
-        while let Some(wanted) = link {
-            let (parent, layer) = self.parent(&path, wanted.paths, true).await?;
-            link = builder.push(layer)?;
-            path = parent;
-        }
-        builder.finish()
+        let leaf = self.layer(image).await?;
+        let opener = ChainOpener { files: self, leaf, image, format: format(image)? };
+        open_chain(&opener, image.path.as_ref(), image.read_only, &PathRules::default(), strictness).await
+    }
+
+    /// What is wrong with the links from an open image to its parents, and where lost parents may be.
+    pub async fn diagnose(&self, image: &ImageFile, file: Rc<dyn File>) -> Result<ChainReport> {
+        let format = format(image)?;
+        let leaf = open_layer(file, format, new_guid()).await?;
+        let opener = ChainOpener { files: self, leaf, image, format };
+        diagnose(&opener, image.path.as_ref(), &PathRules::default()).await
     }
 
     /// A disk to read: of whatever format, with its parents.
@@ -98,6 +101,38 @@ impl Files {
         let file = self.host_file(fd, &path, read_only)?;
         let layer = open_layer(file, Format::of(path.as_ref()), new_guid()).await?;
         Ok((path, layer))
+    }
+}
+
+/// Opens the disks of a chain through the starter. A parent has its child's format, whatever its name says.
+struct ChainOpener<'a> {
+    files: &'a Files,
+    leaf: Rc<dyn Layer>,
+    image: &'a ImageFile,
+    format: Format,
+}
+
+impl Opener for ChainOpener<'_> {
+    fn open<'a>(&'a self, path: &'a Path, read_only: bool) -> LocalFuture<'a, Result<Rc<dyn Layer>>> {
+        Box::pin(async move {
+            if path == Path::new(&self.image.path) {
+                return Ok(self.leaf.clone());
+            }
+            let wanted = vec![path.to_string_lossy().into_owned()];
+            let Some((found, fd)) = self.files.starter.parent(&self.image.path, wanted)? else {
+                return Err(
+                    DiskError::new(ErrorKind::NotFound, "open the disk", "there is no such file").with_path(path)
+                );
+            };
+            open_layer(self.files.host_file(fd, &found, read_only)?, self.format, new_guid()).await
+        })
+    }
+
+    fn list<'a>(&'a self, folder: &'a Path) -> LocalFuture<'a, Option<Vec<PathBuf>>> {
+        let images = self.files.starter.folder(&folder.to_string_lossy()).ok().flatten();
+        let fitting = |path: &PathBuf| Format::of(path) == self.format;
+        let images = images.map(|images| images.into_iter().map(PathBuf::from).filter(fitting).collect());
+        Box::pin(std::future::ready(images))
     }
 }
 

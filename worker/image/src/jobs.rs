@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use bulkhead_block_io::{Cache, IoContext};
 use bulkhead_chain::{MergeControl, Strictness, check_link, merge_layers, reconnect};
-use bulkhead_disk::{DiskError, ErrorKind, File, Layer, LocalFuture, Node, RawImage, Result};
+use bulkhead_disk::{DiskError, ErrorKind, File, Layer, LocalFuture, RawImage, Result};
 use bulkhead_image::Control;
 use bulkhead_image::compare::{Comparison, compare};
 use bulkhead_image::convert::convert;
@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::files::{Files, format, new_guid};
-use crate::report;
 use crate::starter::Starter;
+use crate::{mount, report};
 
 /// Does the job and returns what came of it.
 pub async fn run(job: ImageJob, descriptors: Vec<OwnedFd>, context: IoContext, starter: Starter) -> Result<Value> {
@@ -33,7 +33,7 @@ pub async fn run(job: ImageJob, descriptors: Vec<OwnedFd>, context: IoContext, s
     match job {
         ImageJob::Create { new, parent } => make(&mut files, &new, parent).await,
         ImageJob::Info { image, chain } => info(&mut files, &image, chain).await,
-        ImageJob::Check { image, repair } => check(&mut files, &image, repair).await,
+        ImageJob::Check { image, repair, chain } => check(&mut files, &image, repair, chain).await,
         ImageJob::Convert { source, new } => convert_to(&mut files, &source, &new, &control).await,
         ImageJob::Compare { a, b } => {
             let a = files.disk(&a).await?;
@@ -50,6 +50,11 @@ pub async fn run(job: ImageJob, descriptors: Vec<OwnedFd>, context: IoContext, s
             let disk = files.disk(&image).await?;
             report::map(&*disk, &control).await
         }
+        ImageJob::Partitions { image } => {
+            let disk = files.disk(&image).await?;
+            Ok(report::value(&bulkhead_partitions::read_table(&*disk).await?))
+        }
+        ImageJob::Mount { image, partition } => mount::run(&mut files, &image, partition).await,
         ImageJob::Compact { image, zeros } => compact(&mut files, &image, zeros, &control).await,
         ImageJob::Resize { image, size, shrink } => resize(&mut files, &image, size, shrink).await,
         ImageJob::Merge { image } => merge(&mut files, &image, &control).await,
@@ -138,22 +143,29 @@ async fn info(files: &mut Files, image: &ImageFile, chain: bool) -> Result<Value
     Ok(found)
 }
 
-async fn check(files: &mut Files, image: &ImageFile, repair: bool) -> Result<Value> {
+async fn check(files: &mut Files, image: &ImageFile, repair: bool, chain: bool) -> Result<Value> {
     let file = files.file(image)?;
-    match format(image)? {
+    let mut found = match format(image)? {
         Format::Vhd => {
+            let file = file.clone();
             let report = if repair { bulkhead_vhd::repair(file).await? } else { bulkhead_vhd::check(&*file).await? };
-            Ok(json!({"clean": report.is_clean(), "report": report::value(&report)}))
+            json!({"clean": report.is_clean(), "report": report::value(&report)})
         }
         Format::Vhdx => {
             let options =
                 bulkhead_vhdx::check::CheckOptions { repair, drop_damaged_blocks: false, new_guid: new_guid() };
-            let report = bulkhead_vhdx::check::check(file, options).await?;
-            Ok(json!({"clean": report.is_clean(), "report": report::value(&report)}))
+            let report = bulkhead_vhdx::check::check(file.clone(), options).await?;
+            json!({"clean": report.is_clean(), "report": report::value(&report)})
         }
-        Format::Raw => Ok(json!({"clean": true, "report": {"note": "a raw image has nothing that could be wrong"}})),
-        other => Err(unsupported("check", other, &image.path)),
+        Format::Raw => json!({"clean": true, "report": {"note": "a raw image has nothing that could be wrong"}}),
+        other => return Err(unsupported("check", other, &image.path)),
+    };
+    if chain {
+        let links = files.diagnose(image, file).await?;
+        found["chain"] = report::value(&links);
+        found["chain"]["whole"] = links.is_whole().into();
     }
+    Ok(found)
 }
 
 async fn compact(files: &mut Files, image: &ImageFile, zeros: bool, control: &dyn Control) -> Result<Value> {

@@ -5,12 +5,14 @@
 //! | `starter` | the other side: asking for parents, progress, cancelling |
 //! | `files` | images from descriptors, chains from what the starter opens |
 //! | `jobs` | one function per job |
+//! | `mount` | disks and partitions as files |
 //! | `report` | what the jobs found, as JSON |
 //!
 //! One thread runs the I/O loop and the job; another reads the socket, so that a cancel is heard at any time.
 
 mod files;
 mod jobs;
+mod mount;
 mod report;
 mod starter;
 
@@ -61,7 +63,9 @@ fn describe(error: &DiskError) -> Problem {
     let kind = match error.kind() {
         ErrorKind::Unsupported => ProblemKind::Unsupported,
         ErrorKind::InvalidInput | ErrorKind::OutOfRange | ErrorKind::Misaligned => ProblemKind::Invalid,
-        ErrorKind::Locked => ProblemKind::WrongState,
+        ErrorKind::Locked | ErrorKind::WrongState => ProblemKind::WrongState,
+        ErrorKind::NotFound | ErrorKind::ParentMissing => ProblemKind::NotFound,
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnly => ProblemKind::Refused,
         _ => ProblemKind::Failed,
     };
     Problem { kind, message }

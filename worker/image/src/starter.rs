@@ -11,7 +11,16 @@ use bulkhead_worker_protocol::image::{FromImage, ToImage};
 use bulkhead_worker_protocol::{Channel, ChannelError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-type Found = Option<(String, OwnedFd)>;
+/// A parent: its path and its file.
+pub type Found = Option<(String, OwnedFd)>;
+
+/// What the starter says when it was asked.
+enum Answer {
+    Parent(Found),
+    Folder(Option<Vec<String>>),
+    Mounted(Option<OwnedFd>),
+    Gone,
+}
 
 /// Shared by the job's thread and the one that listens.
 #[derive(Clone)]
@@ -20,12 +29,12 @@ pub struct Starter(Arc<Shared>);
 struct Shared {
     channel: Channel<FromImage, ToImage>,
     cancelled: AtomicBool,
-    parents: (Sender<Found>, Receiver<Found>),
+    answers: (Sender<Answer>, Receiver<Answer>),
 }
 
 impl Starter {
     pub fn new(channel: Channel<FromImage, ToImage>) -> Self {
-        Self(Arc::new(Shared { channel, cancelled: AtomicBool::new(false), parents: bounded(1) }))
+        Self(Arc::new(Shared { channel, cancelled: AtomicBool::new(false), answers: bounded(1) }))
     }
 
     pub fn send(&self, message: &FromImage) -> std::result::Result<(), ChannelError> {
@@ -35,26 +44,55 @@ impl Starter {
     /// Takes what the starter says, until it is gone; that cancels the job too.
     pub fn listen(&self) {
         while let Ok(Some(packet)) = self.0.channel.receive() {
-            match packet.message {
-                ToImage::Parent { path } => {
-                    let found = path.and_then(|path| Some((path, packet.descriptors.into_iter().next()?)));
-                    // Nobody waits for an answer that was not asked for.
-                    let _ = self.0.parents.0.try_send(found);
+            let descriptor = packet.descriptors.into_iter().next();
+            let answer = match packet.message {
+                ToImage::Parent { path } => Answer::Parent(path.zip(descriptor)),
+                ToImage::Folder { images } => Answer::Folder(images),
+                ToImage::Mounted => Answer::Mounted(descriptor),
+                ToImage::Cancel => {
+                    self.0.cancelled.store(true, Ordering::Relaxed);
+                    continue;
                 }
-                ToImage::Cancel => self.0.cancelled.store(true, Ordering::Relaxed),
-                ToImage::Run(_) => {}
-            }
+                ToImage::Run(_) => continue,
+            };
+            // Nobody waits for an answer that was not asked for.
+            let _ = self.0.answers.0.try_send(answer);
         }
         self.0.cancelled.store(true, Ordering::Relaxed);
-        let _ = self.0.parents.0.try_send(None);
+        let _ = self.0.answers.0.try_send(Answer::Gone);
     }
 
-    /// Asks for a parent and waits for the answer. The loop has nothing else to do meanwhile.
+    /// Asks for a parent and waits for the answer.
     pub fn parent(&self, child: &str, candidates: Vec<String>) -> Result<Found> {
-        let gone = || DiskError::new(ErrorKind::Cancelled, "ask for the parent", "the starter is gone");
-        let child = child.to_owned();
-        self.send(&FromImage::NeedParent { child, candidates }).map_err(|error| gone().with_source(error))?;
-        self.0.parents.1.recv().map_err(|error| gone().with_source(error))
+        let action = "ask for the parent";
+        match self.ask(action, &FromImage::NeedParent { child: child.to_owned(), candidates })? {
+            Answer::Parent(found) => Ok(found),
+            _ => Err(gone(action)),
+        }
+    }
+
+    /// Asks which images are in a folder; `None` if it cannot be read.
+    pub fn folder(&self, folder: &str) -> Result<Option<Vec<String>>> {
+        let action = "ask for the images beside it";
+        match self.ask(action, &FromImage::NeedFolder { folder: folder.to_owned() })? {
+            Answer::Folder(images) => Ok(images),
+            _ => Err(gone(action)),
+        }
+    }
+
+    /// Asks to be mounted, and waits for the device.
+    pub fn mount(&self, result: serde_json::Value) -> Result<OwnedFd> {
+        let action = "mount the disk";
+        match self.ask(action, &FromImage::NeedMount { result })? {
+            Answer::Mounted(Some(device)) => Ok(device),
+            _ => Err(gone(action)),
+        }
+    }
+
+    /// The loop has nothing else to do meanwhile.
+    fn ask(&self, action: &'static str, question: &FromImage) -> Result<Answer> {
+        self.send(question).map_err(|error| gone(action).with_source(error))?;
+        self.0.answers.1.recv().map_err(|error| gone(action).with_source(error))
     }
 
     /// Whether the job should stop.
@@ -66,6 +104,10 @@ impl Starter {
     pub fn control(&self) -> StarterControl<'_> {
         StarterControl { starter: self, told: Cell::new(u64::MAX) }
     }
+}
+
+fn gone(action: &'static str) -> DiskError {
+    DiskError::new(ErrorKind::Cancelled, action, "the starter does not answer")
 }
 
 /// See [`Starter::control`].

@@ -29,6 +29,13 @@ pub enum ToImage {
         /// Where the parent was found.
         path: Option<String>,
     },
+    /// The answer to `need_folder`; absent = it cannot be read.
+    Folder {
+        /// Paths of the images in it.
+        images: Option<Vec<String>>,
+    },
+    /// The answer to `need_mount`: the mounted `/dev/fuse` is the packet's descriptor.
+    Mounted,
     /// Stop; what was begun is undone or left as it was.
     Cancel,
 }
@@ -43,6 +50,16 @@ pub enum FromImage {
         child: String,
         /// Paths to try, in this order. Relative ones are relative to the child's folder.
         candidates: Vec<String>,
+    },
+    /// Images that lie beside others are needed: a parent is not where its child says.
+    NeedFolder {
+        /// The folder.
+        folder: String,
+    },
+    /// The disk is open and can be mounted.
+    NeedMount {
+        /// What will be there, for whoever waits for it.
+        result: Value,
     },
     /// Bytes done so far.
     Progress {
@@ -119,6 +136,9 @@ pub enum ImageJob {
         image: ImageFile,
         /// Mend what can be mended without guessing.
         repair: bool,
+        /// Look at the links to all parents too.
+        #[serde(default)]
+        chain: bool,
     },
     /// A disk into a new image.
     Convert {
@@ -177,6 +197,18 @@ pub enum ImageJob {
         image: ImageFile,
         /// The identity; a new one if absent.
         identity: Option<String>,
+    },
+    /// The partition table.
+    Partitions {
+        /// The disk, with its parents.
+        image: ImageFile,
+    },
+    /// Serves the disk and its partitions as files of a FUSE file system until that is unmounted.
+    Mount {
+        /// The disk, with its parents.
+        image: ImageFile,
+        /// Only this partition.
+        partition: Option<u32>,
     },
     /// Serves the disk over NBD until nobody is connected any more.
     Serve {

@@ -144,8 +144,12 @@ pub enum ProblemKind {
     Unsupported,
     /// This host cannot do that now: no KVM, no memory.
     Unavailable,
-    /// Not in this state of the VM.
+    /// Not in this state of the VM, or while somebody else uses what is needed.
     WrongState,
+    /// What was named is not there.
+    NotFound,
+    /// The host's permissions refuse it.
+    Refused,
     /// It was tried and failed.
     #[serde(other)]
     Failed,

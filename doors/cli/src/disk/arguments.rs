@@ -56,6 +56,13 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Shows the partition table, and how partitions are aligned
+    Partitions {
+        #[command(flatten)]
+        image: Image,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Gives back space that the disk does not need
     Compact {
         #[command(flatten)]
@@ -116,6 +123,13 @@ pub enum Command {
     },
     /// Serves a disk over NBD until the last client leaves
     Serve(Serve),
+    /// Shows a disk and its partitions as files in a folder, until it is unmounted (Ctrl-C does that)
+    Mount(Mount),
+    /// Unmounts a disk, and waits until it is closed; removes what a crashed mount left
+    Unmount {
+        /// Where it is mounted
+        mountpoint: PathBuf,
+    },
 }
 
 /// An existing image.
@@ -212,4 +226,21 @@ pub struct Serve {
     /// Go on after the last client has left
     #[arg(long)]
     pub persistent: bool,
+}
+
+/// `disk mount`.
+#[derive(Debug, Args)]
+pub struct Mount {
+    #[command(flatten)]
+    pub image: Image,
+    /// An empty folder: disk.raw and partition1.raw … appear there
+    pub mountpoint: PathBuf,
+    /// Refuse writes
+    #[arg(long)]
+    pub read_only: bool,
+    /// Show only this partition
+    #[arg(long, value_name = "N")]
+    pub partition: Option<u32>,
+    #[command(flatten)]
+    pub output: Output,
 }

@@ -3,7 +3,7 @@
 use super::arguments::{Command, Convert, Create, Image, Serve};
 use super::image_process::{Job, run as run_job};
 use super::new_file::NewFile;
-use super::print;
+use super::{mount, print};
 use crate::exit::Failure;
 use anyhow::Context;
 use bulkhead_vm_description::ImageFormat;
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 /// Files that a job has collected so far.
 #[derive(Default)]
-struct Files(Vec<OwnedFd>);
+pub struct Files(Vec<OwnedFd>);
 
 /// Runs one verb.
 ///
@@ -33,17 +33,17 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
             print::show(&found, output.json, print::info)
         }
         Command::Check { image, chain, repair, output } => {
-            let mut found = on_image(&image, !repair, |image| ImageJob::Check { image, repair })?;
-            if chain {
-                // Opening the chain checks every link of it.
-                let linked = on_image(&image, true, |image| ImageJob::Info { image, chain })?;
-                found["chain"] = linked["parents"].clone();
-                on_image(&image, true, |image| ImageJob::Map { image })?;
-            }
-            let clean = found["clean"] == true;
+            let found = on_image(&image, !repair, |image| ImageJob::Check { image, repair, chain })?;
+            let good = found["clean"] == true && found["chain"]["whole"] != false;
             print::show(&found, output.json, print::check)?;
-            Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Command::Partitions { image, output } => {
+            let found = on_image(&image, true, |image| ImageJob::Partitions { image })?;
+            print::show(&found, output.json, print::partitions)
+        }
+        Command::Mount(arguments) => mount::mount(&arguments),
+        Command::Unmount { mountpoint } => mount::unmount(&mountpoint),
         Command::Compare { a, b, a_format, b_format, output } => {
             let mut files = Files::default();
             let a = files.image(&a, a_format, true)?;
@@ -112,8 +112,18 @@ fn on_image(image: &Image, read_only: bool, job: impl FnOnce(ImageFile) -> Image
     run_job(files.job(job(image)))
 }
 
+/// Whether an image is only read: asked for, or because its format is never written.
+pub fn for_reading(image: &Image, read_only: bool) -> bool {
+    let format = image.format.unwrap_or_else(|| ImageFormat::of_name(&image.path.to_string_lossy()));
+    read_only || !["raw", "vhd", "vhdx"].contains(&format.name())
+}
+
 impl Files {
-    fn image(&mut self, path: &Path, format: Option<ImageFormat>, read_only: bool) -> Result<ImageFile, Failure> {
+    /// Opens an existing image.
+    ///
+    /// # Errors
+    /// It is not there, or not for this user.
+    pub fn image(&mut self, path: &Path, format: Option<ImageFormat>, read_only: bool) -> Result<ImageFile, Failure> {
         let opened = OpenOptions::new().read(true).write(!read_only).open(path);
         let file = opened.map_err(|error| Failure::of(error, format!("cannot open {}", path.display())))?;
         self.0.push(file.into());
@@ -134,7 +144,8 @@ impl Files {
         ImageFile { path, format, descriptor: self.0.len() - 1, read_only }
     }
 
-    fn job(self, job: ImageJob) -> Job {
+    /// The job that uses them.
+    pub fn job(self, job: ImageJob) -> Job {
         Job { job, descriptors: self.0, writable_parents: false }
     }
 }
@@ -185,7 +196,7 @@ fn serve_nbd(serve: &Serve) -> Result<ExitCode, Failure> {
         return Err(Failure::Usage(format!("{} is no address to listen at; write unix:SOCKET", serve.nbd)));
     };
     let mut files = Files::default();
-    let image = files.image(&serve.image.path, serve.image.format, serve.read_only)?;
+    let image = files.image(&serve.image.path, serve.image.format, for_reading(&serve.image, serve.read_only))?;
     let listener = UnixListener::bind(socket);
     let listener = listener.map_err(|error| Failure::of(error, format!("cannot listen at {socket}")))?;
     let socket_file = SocketFile(PathBuf::from(socket));

@@ -4,6 +4,7 @@
 mod arguments;
 mod image_process;
 mod jobs;
+mod mount;
 mod new_file;
 mod print;
 

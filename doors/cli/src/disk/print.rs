@@ -1,4 +1,4 @@
-//! Results as text for people. `--json` shows the same values as they are.
+//! Results as text for people. `--json` shows the same values as they are, and all of them.
 
 use crate::exit::Failure;
 use anyhow::Context;
@@ -6,6 +6,19 @@ use bulkhead_vm_description::Size;
 use serde_json::Value;
 use std::io::Write as _;
 use std::process::ExitCode;
+
+/// Keys whose values are bytes.
+const SIZES: [&str; 9] = [
+    "size",
+    "fileSize",
+    "oldSize",
+    "bytesBefore",
+    "bytesAfter",
+    "blockSize",
+    "unusedBytes",
+    "logicalSectorSize",
+    "physicalSectorSize",
+];
 
 /// Prints a result as JSON or through `text`.
 ///
@@ -17,8 +30,19 @@ pub fn show(result: &Value, json: bool, text: fn(&Value) -> String) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+/// Bytes in the largest unit that leaves a number below 1024, with the exact number where that is rounded.
 fn size(value: &Value) -> String {
-    value.as_u64().map_or_else(|| "-".into(), |bytes| format!("{} ({bytes} bytes)", Size::from_bytes(bytes)))
+    let Some(bytes) = value.as_u64() else { return "-".into() };
+    let exact = Size::from_bytes(bytes).to_string();
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    if exact != bytes.to_string() {
+        return exact;
+    }
+    let unit = (bytes.ilog2() / 10).min(5);
+    let shown = bytes as f64 / (1u64 << (unit * 10)) as f64;
+    format!("{shown:.1}{} ({bytes} bytes)", ["", "K", "M", "G", "T", "P"][unit as usize])
 }
 
 fn scalar(value: &Value) -> String {
@@ -47,41 +71,105 @@ pub fn fields(result: &Value) -> String {
 fn put_fields(value: &Value, depth: usize, out: &mut String) {
     let Some(object) = value.as_object() else { return };
     for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
-        let indent = "  ".repeat(depth);
+        let (indent, name) = ("  ".repeat(depth), words(key));
         match value {
             Value::Object(_) => {
-                out.push_str(&format!("{indent}{}:\n", words(key)));
+                out.push_str(&format!("{indent}{name}:\n"));
                 put_fields(value, depth + 1, out);
             }
+            Value::Array(items) if items.is_empty() => out.push_str(&format!("{indent}{name}: none\n")),
             Value::Array(items) => {
-                out.push_str(&format!("{indent}{}: {}\n", words(key), if items.is_empty() { "none" } else { "" }));
-                for item in items {
-                    if item.is_object() {
-                        out.push_str(&format!("{indent}  -\n"));
-                        put_fields(item, depth + 2, out);
-                    } else {
-                        out.push_str(&format!("{indent}  - {}\n", scalar(item)));
-                    }
-                }
+                out.push_str(&format!("{indent}{name}:\n"));
+                put_items(items, depth + 1, out);
             }
-            _ => {
-                let is_size = ["size", "fileSize", "oldSize", "bytesBefore", "bytesAfter"].contains(&key.as_str());
-                let text = if is_size { size(value) } else { scalar(value) };
-                out.push_str(&format!("{indent}{}: {text}\n", words(key)));
-            }
+            _ if SIZES.contains(&key.as_str()) => out.push_str(&format!("{indent}{name}: {}\n", size(value))),
+            _ => out.push_str(&format!("{indent}{name}: {}\n", scalar(value))),
         }
     }
 }
 
-/// `disk info`.
+fn put_items(items: &[Value], depth: usize, out: &mut String) {
+    let indent = "  ".repeat(depth);
+    for item in items {
+        if item.is_object() {
+            out.push_str(&format!("{indent}-\n"));
+            put_fields(item, depth + 1, out);
+        } else {
+            out.push_str(&format!("{indent}- {}\n", scalar(item)));
+        }
+    }
+}
+
+/// `disk info`: what people look for; the other header fields are in the JSON.
 pub fn info(result: &Value) -> String {
-    fields(result)
+    let mut out = image(result, "");
+    for (parent, depth) in result["parents"].as_array().into_iter().flatten().zip(1..) {
+        out.push_str(&format!("parent {depth}:\n{}", image(&parent["info"], "  ")));
+    }
+    out
+}
+
+/// Rows of `disk info`: what it is called, and where it is.
+const INFO: &[(&str, &[&str])] = &[
+    ("block size", &["/details/blockSize", "/details/sparse/blockSize"]),
+    ("logical sector", &["/details/logicalSectorSize"]),
+    ("physical sector", &["/details/physicalSectorSize"]),
+    ("identity", &["/details/id", "/details/virtualDiskId"]),
+    ("parent id", &["/details/sparse/parentId", "/details/parent/linkage", "/details/parent/id"]),
+    ("creator", &["/details/creator"]),
+    ("log to replay", &["/details/logDirty"]),
+];
+
+fn image(info: &Value, indent: &str) -> String {
+    let mut rows = vec![
+        ("path", scalar(&info["path"])),
+        ("format", format!("{}, {}", scalar(&info["format"]), scalar(&info["kind"]))),
+        ("size", size(&info["size"])),
+        ("file size", size(&info["fileSize"])),
+    ];
+    for (name, places) in INFO {
+        let found = places.iter().filter_map(|place| info.pointer(place)).find(|value| !value.is_null());
+        let Some(value) = found else { continue };
+        match *name {
+            "block size" if value == 0 => {}
+            "block size" | "logical sector" | "physical sector" => rows.push((name, size(value))),
+            "log to replay" if value == false => {}
+            _ => rows.push((name, scalar(value).trim().to_owned())),
+        }
+    }
+    for warning in info["details"]["warnings"].as_array().into_iter().flatten() {
+        rows.push(("warning", scalar(warning)));
+    }
+    rows.into_iter().map(|(name, value)| format!("{indent}{name}: {value}\n")).collect()
 }
 
 /// `disk check`.
 pub fn check(result: &Value) -> String {
     let verdict = if result["clean"] == true { "clean\n" } else { "NOT CLEAN\n" };
-    format!("{verdict}{}", fields(&result["report"]))
+    format!("{verdict}{}{}", fields(&result["report"]), chain(&result["chain"]))
+}
+
+/// The doctor's words about each link.
+fn chain(chain: &Value) -> String {
+    let Some(links) = chain["links"].as_array() else { return String::new() };
+    let verdict = if chain["whole"] == true { "whole" } else { "BROKEN" };
+    let mut out = format!("chain: {verdict}, {} disks\n", chain["depth"]);
+    for link in links {
+        out.push_str(&format!(
+            "  {}\n    {}: {}\n",
+            scalar(&link["child"]),
+            scalar(&link["finding"]),
+            scalar(&link["text"])
+        ));
+        for remedy in link["remedies"].as_array().into_iter().flatten() {
+            let (child, parent) = (scalar(&link["child"]), scalar(remedy));
+            out.push_str(&format!("    found it: `bulkhead disk set-parent {child} {parent}` mends this\n"));
+        }
+    }
+    if chain["deep"] == true {
+        out.push_str("  the chain is long: merging some of it saves memory and opening time\n");
+    }
+    out
 }
 
 /// `disk compare`.
@@ -114,6 +202,38 @@ pub fn map(result: &Value) -> String {
     }
     if let Some(at) = result["cutAt"].as_u64() {
         out.push_str(&format!("… more behind {at}; the list is cut\n"));
+    }
+    out
+}
+
+/// `disk partitions`.
+pub fn partitions(result: &Value) -> String {
+    let partitions = result["partitions"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut out = format!("table: {}\n", scalar(&result["scheme"]));
+    for part in partitions {
+        let (number, kind, name) = (&part["number"], scalar(&part["kind"]), scalar(&part["name"]));
+        let name = if name.is_empty() { name } else { format!(" “{name}”") };
+        out.push_str(&format!(
+            "partition {number}: {} at {}, {kind}{name}\n",
+            size(&part["size"]),
+            size(&part["start"])
+        ));
+        if part["alignedTo"].as_u64().is_some_and(|aligned| aligned < 1 << 20) {
+            out.push_str(&format!("  aligned to {} only; 1M is right for every device\n", size(&part["alignedTo"])));
+        }
+    }
+    for problem in result["problems"].as_array().into_iter().flatten() {
+        out.push_str(&format!("problem: {}\n", scalar(problem)));
+    }
+    out
+}
+
+/// `disk mount`, when it is there.
+pub fn mounted(result: &Value) -> String {
+    let point = scalar(&result["mountpoint"]);
+    let mut out = format!("mounted at {point}; Ctrl-C or `bulkhead disk unmount {point}` unmounts\n");
+    for file in result["files"].as_array().into_iter().flatten() {
+        out.push_str(&format!("  {} {}\n", scalar(&file["name"]), size(&file["size"])));
     }
     out
 }
