@@ -24,6 +24,15 @@ pub trait MergeControl {
     ///
     /// Returning an error stops the merge; the disk stays as it was.
     fn progress(&self, done: u64, total: u64) -> LocalFuture<'_, Result<()>>;
+
+    /// Called when the top of a running disk is merged: the parent durably holds everything, and writes wait. Whoever remembers
+    /// which file is the disk must durably remember the parent before this returns: later writes go there, and the merged file
+    /// gets old.
+    ///
+    /// Returning an error stops the merge; the disk stays as it was. Without an implementation nobody remembers anything.
+    fn switch(&self) -> LocalFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// What to merge.
@@ -95,6 +104,7 @@ async fn merge_top(
         copy_all(&**child, &target, &stack.take_written()).await?;
         // Everything that the guest was promised is durable in the child; now it is in the parent too.
         parent.flush().await?;
+        control.switch().await?;
         let mut fresh: Vec<Rc<dyn Layer>> = stack.layers().to_vec();
         fresh.splice(0..2, [Rc::clone(&parent)]);
         stack.set_layers(fresh);

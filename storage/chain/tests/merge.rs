@@ -11,52 +11,11 @@ use bulkhead_disk::{
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use support::{Quiet, SIZE, Store, guids, open_file, paths_to, same, scribble};
-
-const NAMES: [&str; 4] = ["/vm/d.avhd", "/vm/c.avhd", "/vm/b.avhd", "/vm/a.vhd"];
+use support::{NAMES, Quiet, SIZE, Store, open_file, paths_to, same, vhd_chain, vhdx_chain};
 
 /// Seeds per scenario.
 fn rounds() -> u64 {
     if std::env::var_os("BULKHEAD_LONG").is_some() { 50 } else { 2 }
-}
-
-/// A chain of four with something in each disk.
-fn vhd_chain(seed: u64) -> (Store, RamDisk) {
-    let (store, model) = (Store::default(), RamDisk::new(SIZE));
-    store.base(NAMES[3], 1);
-    for number in (0..4).rev() {
-        if number < 3 {
-            store.child(NAMES[number], 10 - number as u128, NAMES[number + 1]);
-        }
-        let disk = store.stack(&NAMES[number..]);
-        scribble(&disk, &model, seed * 10 + number as u64, 40);
-        run_now(disk.close()).unwrap();
-    }
-    (store, model)
-}
-
-fn vhdx_chain(seed: u64) -> (Store, RamDisk, [&'static str; 3]) {
-    use bulkhead_vhdx::format::parent_locator::ParentLocator;
-    use bulkhead_vhdx::{CreateOptions, Kind, create};
-    let names = ["/vm/c.avhdx", "/vm/b.avhdx", "/vm/a.vhdx"];
-    let (store, model) = (Store::default(), RamDisk::new(SIZE));
-    for number in (0..3).rev() {
-        let kind = if number == 2 {
-            Kind::Dynamic
-        } else {
-            let parent = store.layer(names[number + 1], true);
-            Kind::Differencing(ParentLocator::new(parent.link_id(), &[format!(".\\{}", &names[number + 1][4..])]))
-        };
-        let file = MemoryFile::new(names[number]);
-        let options =
-            CreateOptions { block_size: 1 << 20, ..CreateOptions::new(SIZE, kind, guids(seed + number as u64)) };
-        run_now(create(&file, &options)).unwrap();
-        store.put(names[number], file);
-        let disk = store.stack(&names[number..]);
-        scribble(&disk, &model, seed * 10 + number as u64, 40);
-        run_now(disk.close()).unwrap();
-    }
-    (store, model, names)
 }
 
 /// Runs the merge while tasks write and read back.

@@ -17,6 +17,9 @@ use uuid::Uuid;
 pub const BLOCK: u32 = 512 << 10;
 pub const SIZE: u64 = 10 * BLOCK as u64;
 
+/// The disks of [`vhd_chain`], the top first.
+pub const NAMES: [&str; 4] = ["/vm/d.avhd", "/vm/c.avhd", "/vm/b.avhd", "/vm/a.vhd"];
+
 /// A folder tree in memory.
 #[derive(Default)]
 pub struct Store {
@@ -128,4 +131,44 @@ impl MergeControl for Quiet {
     fn progress(&self, _: u64, _: u64) -> LocalFuture<'_, Result<()>> {
         Box::pin(async { Ok(()) })
     }
+}
+
+/// A chain of four with something in each disk.
+pub fn vhd_chain(seed: u64) -> (Store, RamDisk) {
+    let (store, model) = (Store::default(), RamDisk::new(SIZE));
+    store.base(NAMES[3], 1);
+    for number in (0..4).rev() {
+        if number < 3 {
+            store.child(NAMES[number], 10 - number as u128, NAMES[number + 1]);
+        }
+        let disk = store.stack(&NAMES[number..]);
+        scribble(&disk, &model, seed * 10 + number as u64, 40);
+        run_now(disk.close()).unwrap();
+    }
+    (store, model)
+}
+
+/// The same with three VHDX.
+pub fn vhdx_chain(seed: u64) -> (Store, RamDisk, [&'static str; 3]) {
+    use bulkhead_vhdx::format::parent_locator::ParentLocator;
+    use bulkhead_vhdx::{CreateOptions, Kind, create};
+    let names = ["/vm/c.avhdx", "/vm/b.avhdx", "/vm/a.vhdx"];
+    let (store, model) = (Store::default(), RamDisk::new(SIZE));
+    for number in (0..3).rev() {
+        let kind = if number == 2 {
+            Kind::Dynamic
+        } else {
+            let parent = store.layer(names[number + 1], true);
+            Kind::Differencing(ParentLocator::new(parent.link_id(), &[format!(".\\{}", &names[number + 1][4..])]))
+        };
+        let file = MemoryFile::new(names[number]);
+        let options =
+            CreateOptions { block_size: 1 << 20, ..CreateOptions::new(SIZE, kind, guids(seed + number as u64)) };
+        run_now(create(&file, &options)).unwrap();
+        store.put(names[number], file);
+        let disk = store.stack(&names[number..]);
+        scribble(&disk, &model, seed * 10 + number as u64, 40);
+        run_now(disk.close()).unwrap();
+    }
+    (store, model, names)
 }

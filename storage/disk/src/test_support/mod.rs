@@ -8,6 +8,6 @@ mod xorshift;
 
 pub use faulty::{Fault, FaultyFile, Operation};
 pub use history::History;
-pub use recording::{PowerCut, Recorded, RecordingFile};
+pub use recording::{PowerCut, Recorded, RecordingFile, Timeline};
 pub use slow::SlowFile;
 pub use xorshift::XorShift;

@@ -2,9 +2,10 @@
 
 use super::XorShift;
 use crate::{Buffer, Completion, Durability, File, FileFacts, LocalFuture, MemoryFile, Result, run_now};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::path::Path;
+use std::rc::Rc;
 
 /// The unit that storage writes atomically; everything larger may be torn.
 const ATOM: u64 = 512;
@@ -51,17 +52,53 @@ pub enum PowerCut {
     AllButOne(usize),
 }
 
+/// The order of changes across several files.
+#[derive(Clone, Default)]
+pub struct Timeline(Rc<Cell<usize>>);
+
+impl Timeline {
+    /// Changes of all its files so far: the cut points are `0..=now()`.
+    pub fn now(&self) -> usize {
+        self.0.get()
+    }
+}
+
 /// Records changes over a memory file.
 pub struct RecordingFile {
     file: MemoryFile,
     base: MemoryFile,
     log: RefCell<Vec<Recorded>>,
+    timeline: Timeline,
+    /// When each change was made.
+    times: RefCell<Vec<usize>>,
 }
 
 impl RecordingFile {
     /// Starts with the contents of `base`, which count as durable.
     pub fn new(base: MemoryFile) -> Self {
-        Self { file: base.clone(), base, log: RefCell::default() }
+        Self::on(base, &Timeline::default())
+    }
+
+    /// The same, as one of several files.
+    pub fn on(base: MemoryFile, timeline: &Timeline) -> Self {
+        Self {
+            file: base.clone(),
+            base,
+            log: RefCell::default(),
+            timeline: timeline.clone(),
+            times: RefCell::default(),
+        }
+    }
+
+    /// How many of its changes came before a point of its timeline.
+    pub fn changes_before(&self, time: usize) -> usize {
+        self.times.borrow().partition_point(|made| *made < time)
+    }
+
+    fn push(&self, change: Recorded) {
+        self.log.borrow_mut().push(change);
+        self.times.borrow_mut().push(self.timeline.now());
+        self.timeline.0.set(self.timeline.now() + 1);
     }
 
     /// Changes so far.
@@ -81,7 +118,7 @@ impl RecordingFile {
 
     /// Adds a mark (for example: the guest's flush number `n` was acknowledged here).
     pub fn mark(&self, n: u64) {
-        self.log.borrow_mut().push(Recorded::Mark(n));
+        self.push(Recorded::Mark(n));
     }
 
     /// The last mark before the cut point.
@@ -168,7 +205,7 @@ fn apply(file: &MemoryFile, change: &Recorded) {
 impl RecordingFile {
     fn record<T>(&self, result: &Result<T>, change: Recorded) {
         if result.is_ok() {
-            self.log.borrow_mut().push(change);
+            self.push(change);
         }
     }
 }
@@ -203,7 +240,7 @@ impl File for RecordingFile {
 
     fn flush(&self) -> LocalFuture<'_, Result<()>> {
         Box::pin(async {
-            self.log.borrow_mut().push(Recorded::Flush);
+            self.push(Recorded::Flush);
             Ok(())
         })
     }
