@@ -2,9 +2,15 @@
 
 use crate::vm::Vm;
 use anyhow::{Context, Result, bail};
-use bulkhead_ide::Slot;
+use bulkhead_floppy::FloppyController;
+use bulkhead_ide::{IdeController, Slot};
 use bulkhead_vm_description::Medium;
 use bulkhead_worker_protocol::VmState;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// The name of the floppy drive.
+const FLOPPY: &str = "floppy";
 
 /// Which drive a name means.
 fn slot(drive: &str) -> Result<Slot> {
@@ -12,7 +18,7 @@ fn slot(drive: &str) -> Result<Slot> {
     let places = drive.strip_prefix("ide").and_then(|rest| rest.split_once('.'));
     match places.and_then(|(channel, drive)| Some((parse(channel)?, parse(drive)?))) {
         Some((channel, drive)) => Ok(Slot { channel, drive }),
-        None => bail!("there is no drive {drive}; CD drives are named ide0.0 to ide1.1"),
+        None => bail!("there is no drive {drive}; the drives are ide0.0 to ide1.1, and floppy"),
     }
 }
 
@@ -21,11 +27,14 @@ fn slot(drive: &str) -> Result<Slot> {
 /// # Errors
 /// No such drive, a locked tray, a file that cannot be used.
 pub fn insert(vm: &mut Vm, drive: &str, medium: &Medium) -> Result<Option<VmState>> {
-    let slot = slot(drive)?;
+    let slot = if drive == FLOPPY { None } else { Some(slot(drive)?) };
     let file = vm.resources().take_file(&medium.file);
     let file = file.with_context(|| format!("the file {} was not passed", medium.file))?;
-    let disk = vm.io().open(medium, true, "", file)?;
-    controller(vm)?.lock().insert(slot, disk, false)?;
+    let disk = vm.io().open(medium, slot.is_some() || medium.read_only, "", file)?;
+    match slot {
+        Some(slot) => controller(vm)?.lock().insert(slot, disk, false)?,
+        None => drop(floppy_drive(vm)?.lock().change_medium(0, Some(disk))?),
+    }
     Ok(None)
 }
 
@@ -34,11 +43,17 @@ pub fn insert(vm: &mut Vm, drive: &str, medium: &Medium) -> Result<Option<VmStat
 /// # Errors
 /// No such drive, a locked tray.
 pub fn eject(vm: &mut Vm, drive: &str) -> Result<Option<VmState>> {
-    let slot = slot(drive)?;
-    controller(vm)?.lock().eject(slot, false)?;
+    match drive {
+        FLOPPY => drop(floppy_drive(vm)?.lock().change_medium(0, None)?),
+        _ => drop(controller(vm)?.lock().eject(slot(drive)?, false)?),
+    }
     Ok(None)
 }
 
-fn controller(vm: &Vm) -> Result<std::sync::Arc<parking_lot::Mutex<bulkhead_ide::IdeController>>> {
+fn floppy_drive(vm: &Vm) -> Result<Arc<Mutex<FloppyController>>> {
+    vm.machine().handles().floppy.clone().context("this VM has no floppy drive")
+}
+
+fn controller(vm: &Vm) -> Result<Arc<Mutex<IdeController>>> {
     vm.machine().handles().ide.clone().context("this VM has no IDE controller")
 }
