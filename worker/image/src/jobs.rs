@@ -145,27 +145,36 @@ async fn info(files: &mut Files, image: &ImageFile, chain: bool) -> Result<Value
 
 async fn check(files: &mut Files, image: &ImageFile, repair: bool, chain: bool) -> Result<Value> {
     let file = files.file(image)?;
-    let mut found = match format(image)? {
-        Format::Vhd => {
-            let file = file.clone();
-            let report = if repair { bulkhead_vhd::repair(file).await? } else { bulkhead_vhd::check(&*file).await? };
-            json!({"clean": report.is_clean(), "report": report::value(&report)})
-        }
-        Format::Vhdx => {
-            let options =
-                bulkhead_vhdx::check::CheckOptions { repair, drop_damaged_blocks: false, new_guid: new_guid() };
-            let report = bulkhead_vhdx::check::check(file.clone(), options).await?;
-            json!({"clean": report.is_clean(), "report": report::value(&report)})
-        }
-        Format::Raw => json!({"clean": true, "report": {"note": "a raw image has nothing that could be wrong"}}),
-        other => return Err(unsupported("check", other, &image.path)),
-    };
+    let mut found = json!({});
+    if repair {
+        found["repaired"] = check_once(image, file.clone(), true).await?["report"].take();
+    }
+    let now = check_once(image, file.clone(), false).await?;
+    (found["clean"], found["report"]) = (now["clean"].clone(), now["report"].clone());
     if chain {
         let links = files.diagnose(image, file).await?;
         found["chain"] = report::value(&links);
         found["chain"]["whole"] = links.is_whole().into();
     }
     Ok(found)
+}
+
+/// What is wrong with one image; with `repair`, what was, before it was mended.
+async fn check_once(image: &ImageFile, file: Rc<dyn File>, repair: bool) -> Result<Value> {
+    Ok(match format(image)? {
+        Format::Vhd => {
+            let report = if repair { bulkhead_vhd::repair(file).await? } else { bulkhead_vhd::check(&*file).await? };
+            json!({"clean": report.is_clean(), "report": report::value(&report)})
+        }
+        Format::Vhdx => {
+            let options =
+                bulkhead_vhdx::check::CheckOptions { repair, drop_damaged_blocks: false, new_guid: new_guid() };
+            let report = bulkhead_vhdx::check::check(file, options).await?;
+            json!({"clean": report.is_clean(), "report": report::value(&report)})
+        }
+        Format::Raw => json!({"clean": true, "report": {"note": "a raw image has nothing that could be wrong"}}),
+        other => return Err(unsupported("check", other, &image.path)),
+    })
 }
 
 async fn compact(files: &mut Files, image: &ImageFile, zeros: bool, control: &dyn Control) -> Result<Value> {

@@ -42,10 +42,15 @@ pub fn run(socket: SeqPacket) -> Result<(), ChannelError> {
         let (context, asked) = (io.context(), starter.clone());
         io.run_until(async move { jobs::run(*job, packet.descriptors, context, asked).await })?
     });
-    starter.send(&match result {
+    let said = starter.send(&match result {
         Ok(result) => FromImage::Finished { result },
         Err(error) => FromImage::Failed(describe(&error)),
-    })
+    });
+    match said {
+        // The starter left before the end: nobody is there to hear it.
+        Err(ChannelError::Socket(_)) => Ok(()),
+        said => said,
+    }
 }
 
 fn problem(message: String) -> Problem {

@@ -136,7 +136,9 @@ fn open_device(point: &Path, image: &str, read_only: bool) -> Result<OwnedFd, Fa
     let output = program.map_err(|error| no_fusermount(&error))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(anyhow!("cannot mount at {}: {said}", point.display()).into());
+        let error = anyhow!("cannot mount at {}: {said}", point.display());
+        let refused = said.contains("denied") || said.contains("not permitted");
+        return Err(if refused { Failure::Refused(error) } else { error.into() });
     }
     let message = ours.receive().context("cannot take the mount over")?;
     let device = message.and_then(|message| message.descriptors.into_iter().next());

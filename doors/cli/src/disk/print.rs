@@ -137,6 +137,11 @@ fn image(info: &Value, indent: &str) -> String {
             _ => rows.push((name, scalar(value).trim().to_owned())),
         }
     }
+    // A child of a VHDX knows it by this; a child of a VHD by its identity.
+    let mut headers = info["details"]["headers"].as_array().into_iter().flatten();
+    if let Some(header) = headers.find(|header| header["current"] == true) {
+        rows.push(("link id", scalar(&header["dataWriteGuid"])));
+    }
     for warning in info["details"]["warnings"].as_array().into_iter().flatten() {
         rows.push(("warning", scalar(warning)));
     }
@@ -145,8 +150,22 @@ fn image(info: &Value, indent: &str) -> String {
 
 /// `disk check`.
 pub fn check(result: &Value) -> String {
-    let verdict = if result["clean"] == true { "clean\n" } else { "NOT CLEAN\n" };
-    format!("{verdict}{}{}", fields(&result["report"]), chain(&result["chain"]))
+    let report = &result["report"];
+    let verdict = match (result["clean"] == true, has_findings(report)) {
+        (false, _) => "NOT CLEAN",
+        (true, true) => "clean, with warnings",
+        (true, false) => "clean",
+    };
+    let mut out = format!("{verdict}\n{}", fields(report));
+    if has_findings(&result["repaired"]) {
+        out.push_str(&format!("before the repair:\n{}", fields(&result["repaired"])));
+    }
+    out + &chain(&result["chain"])
+}
+
+/// Whether a report, of either format, names anything.
+fn has_findings(report: &Value) -> bool {
+    ["problems", "findings"].iter().any(|key| report[key].as_array().is_some_and(|found| !found.is_empty()))
 }
 
 /// The doctor's words about each link.
