@@ -57,6 +57,11 @@ impl IoContext {
         self.inner.timers.sleep(duration).await;
     }
 
+    /// Monotonic time of the host, for measuring spans.
+    pub fn now(&self) -> Duration {
+        crate::timers::now()
+    }
+
     /// Waits until `fd` can be read (or has an error or hang-up).
     pub async fn readable(&self, fd: BorrowedFd<'_>) {
         self.poll(fd, libc::POLLIN as u32).await;

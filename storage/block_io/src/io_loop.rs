@@ -151,10 +151,15 @@ impl IoLoop {
         let idle = self.wake.prepare_sleep() && self.jobs.is_empty();
         let timeout = if idle { inner.timers.next() } else { Some(Duration::ZERO) };
         let waited = match &inner.engine {
-            Engine::Ring(ring) => ring.wait(timeout),
+            Engine::Ring(ring) => {
+                let waited = ring.wait(timeout);
+                // Before tasks are woken: a loop that is awake needs no signal.
+                self.wake.end_sleep();
+                ring.reap();
+                waited
+            }
             Engine::Pool(_) | Engine::Inline => self.poll(timeout),
         };
-        self.wake.end_sleep();
         inner.timers.fire();
         waited.map_err(|error| DiskError::from_io("wait for disk I/O", error))
     }
@@ -172,6 +177,7 @@ impl IoLoop {
             tv_nsec: time.subsec_nanos().into(),
         });
         let waited = poll(&mut fds, timeout.as_ref());
+        self.wake.end_sleep();
         let ready: Vec<bool> = fds.iter().skip(1).map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
         for ((fd, mask, waker), ready) in watched.into_iter().zip(ready) {

@@ -52,7 +52,12 @@ enum State {
 impl Ring {
     /// Sets a ring up; fails where the kernel or a seccomp filter refuses.
     pub(crate) fn new() -> io::Result<Self> {
-        let fast = IoUring::builder().setup_single_issuer().setup_coop_taskrun().setup_defer_taskrun().build(ENTRIES);
+        let fast = IoUring::builder()
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .build(ENTRIES);
         let uring = fast.or_else(|_| IoUring::new(ENTRIES))?;
         let mut probe = io_uring::Probe::new();
         uring.submitter().register_probe(&mut probe)?;
@@ -130,17 +135,23 @@ impl Ring {
         RingOp { ring: self.clone(), index: Some(index) }
     }
 
-    /// Submits what is queued, waits for a completion (at most `timeout`), and wakes whoever waits for what completed.
+    /// Submits what is queued and waits for a completion, at most `timeout`. With nothing to submit, nothing finished and no
+    /// time to wait it does not call the kernel.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
         let mut inner = self.inner.borrow_mut();
         let submitted = match timeout {
             None => inner.uring.submit_and_wait(1),
+            Some(Duration::ZERO) => {
+                let queue = inner.uring.submission();
+                let quiet = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+                drop(queue);
+                if quiet { Ok(0) } else { inner.uring.submit_and_wait(0) }
+            }
             Some(timeout) => {
                 let timeout = Timespec::from(timeout);
                 inner.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
             }
         };
-        inner.reap();
         match submitted {
             Ok(_) => Ok(()),
             Err(error)
@@ -150,6 +161,11 @@ impl Ring {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Wakes whoever waits for what completed.
+    pub(crate) fn reap(&self) {
+        self.inner.borrow_mut().reap();
     }
 }
 

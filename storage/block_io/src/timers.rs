@@ -17,7 +17,7 @@ pub(crate) struct Timers {
 }
 
 /// Monotonic time of the host since boot.
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     let time = clock_gettime(ClockId::Monotonic);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }

@@ -102,7 +102,7 @@ impl Qcow2 {
 
     /// Bytes of the disk that one second-level table covers.
     fn table_span(&self) -> u64 {
-        (1 << self.cluster_bits) / self.entry_len() << self.cluster_bits
+        ((1 << self.cluster_bits) / self.entry_len()) << self.cluster_bits
     }
 
     async fn walk(&self, tables: &Tables, range: Range<u64>) -> Result<Vec<Run>> {
