@@ -156,7 +156,9 @@ pub trait Vp: Send {
 /// Counters of one VP.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VpStats {
-    /// Guest instructions, where the engine counts them. A REP iteration counts as part of its one instruction.
+    /// Guest instructions, where the engine counts them. The iterations of a REP belong to its one instruction, but each
+    /// run of them after the first (a run ends at a page boundary at the latest) counts as one more, and so does each
+    /// delivered exception: neither can go on for ever within a limit.
     pub instructions: Option<u64>,
     /// Exits and internal events by name, in the engine's own order.
     pub events: Vec<(&'static str, u64)>,
