@@ -1,5 +1,5 @@
 //! A disk as files: `disk.raw`, the whole of it, and `partitionN.raw`, one per partition. Host tools (mtools, debugfs,
-//! ntfs-3g, fuse2fs, qemu-img …) work on them as on any file.
+//! mke2fs, qemu-img …) work on them as on any file.
 //!
 //! | module | what |
 //! |---|---|

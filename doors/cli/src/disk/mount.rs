@@ -198,7 +198,7 @@ impl Found {
 fn find(point: &Path) -> Result<Option<Found>, Failure> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the table of mounts")?;
     // The last one covers the others.
-    Ok(table.lines().filter_map(parse).filter(|mount| mount.point == point).last())
+    Ok(table.lines().filter_map(parse).rfind(|mount| mount.point == point))
 }
 
 /// One line: `id parent device root POINT OPTIONS tags… - KIND SOURCE superoptions`.

@@ -37,7 +37,7 @@ fn size(value: &Value) -> String {
     if bytes < 1024 {
         return format!("{bytes} bytes");
     }
-    if exact != bytes.to_string() {
+    if exact != bytes.to_string() && exact.len() <= "2040G".len() {
         return exact;
     }
     let unit = (bytes.ilog2() / 10).min(5);

@@ -146,6 +146,15 @@ impl Lab {
     }
 }
 
+impl Drop for Lab {
+    /// A mount that a failed test left would keep the folder.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = Command::new("fusermount3").args(["-u", "-z", "-q"]).arg(self.path("m")).status();
+        }
+    }
+}
+
 /// A command that runs on. Dropped, it is ended with SIGTERM.
 struct Running {
     child: Option<Child>,
