@@ -2,7 +2,7 @@
 
 use crate::{DiskError, ErrorKind, Result};
 use bulkhead_guest_memory::ScatterList;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use std::fmt;
 use std::ops::Range;
 
@@ -81,17 +81,19 @@ impl Buffer {
             return Self::from(BytesMut::zeroed(len));
         }
         let mut bytes = BytesMut::zeroed(len + ALIGN);
-        let skip = bytes.as_ptr().align_offset(ALIGN);
-        let _ = bytes.split_to(skip);
+        bytes.advance(bytes.as_ptr().align_offset(ALIGN));
         bytes.truncate(len);
         Self::from(bytes)
     }
 
     /// A copy of `data` in one piece (aligned).
     pub fn copy_of(data: &[u8]) -> Self {
-        let mut buffer = Self::zeroed(data.len());
-        buffer.copy_from(0, data);
-        buffer
+        let mut bytes = BytesMut::with_capacity(data.len() + ALIGN);
+        let skip = bytes.as_ptr().align_offset(ALIGN);
+        bytes.resize(skip, 0);
+        bytes.extend_from_slice(data);
+        bytes.advance(skip);
+        Self::from(bytes)
     }
 
     /// Total bytes.

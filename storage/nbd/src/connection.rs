@@ -90,6 +90,9 @@ impl Connection {
         if request.len > MAX_PAYLOAD {
             return Err(NbdError::Protocol(format!("a write of {} bytes; the most are {MAX_PAYLOAD}", request.len)));
         }
+        if let Some(bytes) = input.take(request.len as usize) {
+            return Ok(Buffer::copy_of(bytes));
+        }
         let mut buffer = Buffer::zeroed(request.len as usize);
         let bytes = buffer.as_mut_slice().unwrap_or_default();
         if !input.fill(&self.socket, bytes).await? && request.len > 0 {
@@ -104,16 +107,16 @@ impl Connection {
         self.bytes.set(self.bytes.get() + cost);
         let connection = self.clone();
         self.context.spawn(async move {
-            let reply = connection.execute(request, payload).await;
-            connection.socket.send(reply);
+            let (reply, data) = connection.execute(request, payload).await;
+            connection.socket.send_with(reply, data);
             connection.in_flight.set(connection.in_flight.get() - 1);
             connection.bytes.set(connection.bytes.get() - cost);
             connection.freed.notify_all();
         });
     }
 
-    /// Runs one request and returns the bytes of its reply.
-    async fn execute(&self, request: Request, payload: Buffer) -> Vec<u8> {
+    /// Runs one request and returns its reply: a head and, for reads, the data.
+    async fn execute(&self, request: Request, payload: Buffer) -> (Vec<u8>, Buffer) {
         let (error_code, text) = match self.refusal(&request) {
             Some(refusal) => refusal,
             None => match self.dispatch(&request, payload).await {
@@ -121,7 +124,7 @@ impl Connection {
                 Err(failure) => (error_number(&failure), failure.to_string()),
             },
         };
-        self.error_reply(request.cookie, error_code, &text)
+        (self.error_reply(request.cookie, error_code, &text), Buffer::empty())
     }
 
     /// Why a request cannot even be tried.
@@ -141,7 +144,7 @@ impl Connection {
         None
     }
 
-    async fn dispatch(&self, request: &Request, payload: Buffer) -> Result<Vec<u8>> {
+    async fn dispatch(&self, request: &Request, payload: Buffer) -> Result<(Vec<u8>, Buffer)> {
         let node = &self.agreement.export.node;
         let range = request.offset..request.offset + u64::from(request.len);
         let fua = request.flags & command::FLAG_FUA != 0;
@@ -149,7 +152,7 @@ impl Connection {
         let run = |request: DiskRequest| async { node.run(request).await.result };
         match request.command {
             command::READ => return self.read(request).await,
-            command::BLOCK_STATUS => return self.block_status(request, range).await,
+            command::BLOCK_STATUS => return Ok((self.block_status(request, range).await?, Buffer::empty())),
             command::WRITE => run(DiskRequest::Write { offset, buffer: payload, fua }).await?,
             command::FLUSH => run(DiskRequest::Flush).await?,
             command::TRIM => {
@@ -167,27 +170,23 @@ impl Connection {
                 return Err(DiskError::new(ErrorKind::Unsupported, "run an NBD request", reason));
             }
         }
-        Ok(self.ok_reply(request.cookie))
+        Ok((self.ok_reply(request.cookie), Buffer::empty()))
     }
 
-    async fn read(&self, request: &Request) -> Result<Vec<u8>> {
+    async fn read(&self, request: &Request) -> Result<(Vec<u8>, Buffer)> {
         let len = request.len as usize;
         let buffer = Buffer::zeroed(len);
         let read = DiskRequest::Read { offset: request.offset, buffer };
         let Completion { result, buffer } = self.agreement.export.node.run(read).await;
         result?;
-        let mut reply = Vec::with_capacity(len + 32);
+        let mut reply = Vec::with_capacity(32);
         if self.agreement.structured {
             put_chunk(&mut reply, request.cookie, chunk::DONE, chunk::DATA, len + 8);
             reply.extend(request.offset.to_be_bytes());
         } else {
             put_simple_reply(&mut reply, request.cookie, 0);
         }
-        match buffer.as_slice() {
-            Some(bytes) => reply.extend(bytes),
-            None => reply.extend(buffer.to_vec()),
-        }
-        Ok(reply)
+        Ok((reply, buffer))
     }
 
     async fn block_status(&self, request: &Request, range: Range<u64>) -> Result<Vec<u8>> {
@@ -281,6 +280,16 @@ impl Input {
         let mut buffer = first;
         buffer.resize(buffer.len().max(INPUT), 0);
         Self { buffer, range }
+    }
+
+    /// The next `count` bytes, if all of them are here already.
+    fn take(&mut self, count: usize) -> Option<&[u8]> {
+        if self.range.len() < count {
+            return None;
+        }
+        let from = self.range.start;
+        self.range.start += count;
+        Some(&self.buffer[from..from + count])
     }
 
     /// Fills `out`. False: the peer closed before its first byte.

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_block_io::IoContext;
-use bulkhead_disk::Notify;
+use bulkhead_disk::{Buffer, Notify};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
@@ -21,17 +21,50 @@ pub struct Socket {
 
 #[derive(Default)]
 struct Output {
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Chunk>,
     /// Bytes of the first entry that are sent.
     sent: usize,
     bytes: usize,
+    /// Messages since the last attempt to send.
+    fresh: usize,
+    /// The kernel took no more; [`Socket::run_output`] waits until it does.
+    blocked: bool,
     failed: bool,
     closing: bool,
+}
+
+/// Bytes in one piece.
+enum Chunk {
+    Bytes(Vec<u8>),
+    /// What a disk read, sent from where it is.
+    Data(Buffer),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Data(buffer) => buffer.as_slice().unwrap_or_default(),
+        }
+    }
+}
+
+impl Output {
+    fn push(&mut self, bytes: Vec<u8>) {
+        self.bytes += bytes.len();
+        // Small replies travel together.
+        match self.queue.back_mut() {
+            Some(Chunk::Bytes(last)) if last.len() + bytes.len() <= 4096 => last.extend(bytes),
+            _ => self.queue.push_back(Chunk::Bytes(bytes)),
+        }
+    }
 }
 
 /// Output that may wait before [`Socket::room`] makes its caller wait.
 const FULL: usize = 8 << 20;
 const SEGMENTS: usize = 64;
+/// Messages that are sent without waiting for more: the peer works on them while we work on its next requests.
+const EAGER: usize = 8;
 
 impl Socket {
     /// Takes over a connected stream socket.
@@ -64,19 +97,31 @@ impl Socket {
         Ok(())
     }
 
-    /// Queues bytes; [`Self::run_output`] sends them.
-    pub fn send(&self, bytes: Vec<u8>) {
+    /// Queues a message; [`Self::run_output`] sends it unless it goes at once.
+    pub fn send(&self, message: Vec<u8>) {
+        self.send_with(message, Buffer::empty());
+    }
+
+    /// Queues a message that ends with `data`.
+    pub fn send_with(&self, message: Vec<u8>, data: Buffer) {
         let mut output = self.output.borrow_mut();
-        if output.failed || bytes.is_empty() {
+        if output.failed || message.is_empty() {
             return;
         }
-        output.bytes += bytes.len();
-        // Small replies travel together.
-        match output.queue.back_mut() {
-            Some(last) if last.len() + bytes.len() <= 4096 => last.extend(bytes),
-            _ => output.queue.push_back(bytes),
+        output.push(message);
+        if !data.is_empty() && data.as_slice().is_some() {
+            output.bytes += data.len();
+            output.queue.push_back(Chunk::Data(data));
+        } else if !data.is_empty() {
+            output.push(data.to_vec());
         }
+        output.fresh += 1;
+        let now = output.fresh >= EAGER && !output.blocked;
         drop(output);
+        if now {
+            // A failure shows again in `run_output`.
+            let _ = self.send_some();
+        }
         self.changed.notify_all();
     }
 
@@ -114,7 +159,10 @@ impl Socket {
             }
             match self.send_some() {
                 Ok(()) => self.changed.notify_all(),
-                Err(Errno::AGAIN) => self.context.writable(self.fd.as_fd()).await,
+                Err(Errno::AGAIN) => {
+                    self.context.writable(self.fd.as_fd()).await;
+                    self.output.borrow_mut().blocked = false;
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => {
                     self.fail();
@@ -136,16 +184,20 @@ impl Socket {
 
     fn send_some(&self) -> Result<(), Errno> {
         let mut output = self.output.borrow_mut();
-        let sent_before = output.sent;
+        output.fresh = 0;
         let mut slices = Vec::with_capacity(SEGMENTS.min(output.queue.len()));
-        for (index, bytes) in output.queue.iter().take(SEGMENTS).enumerate() {
-            slices.push(IoSlice::new(if index == 0 { &bytes[sent_before..] } else { bytes }));
+        for (index, chunk) in output.queue.iter().take(SEGMENTS).enumerate() {
+            let skip = if index == 0 { output.sent } else { 0 };
+            slices.push(IoSlice::new(&chunk.bytes()[skip..]));
         }
-        let mut left = sendmsg(&self.fd, &slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?;
+        let sent = sendmsg(&self.fd, &slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL);
+        drop(slices);
+        output.blocked = sent == Err(Errno::AGAIN);
+        let mut left = sent?;
         output.bytes = output.bytes.saturating_sub(left);
-        left += sent_before;
-        while let Some(first) = output.queue.front().filter(|first| first.len() <= left) {
-            left -= first.len();
+        left += output.sent;
+        while let Some(first) = output.queue.front().filter(|first| first.bytes().len() <= left) {
+            left -= first.bytes().len();
             output.queue.pop_front();
         }
         output.sent = left;
