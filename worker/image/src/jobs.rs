@@ -1,8 +1,6 @@
 //! One function per job.
 
-use std::cell::RefCell;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -14,7 +12,6 @@ use bulkhead_image::compare::{Comparison, compare};
 use bulkhead_image::convert::convert;
 use bulkhead_image::create::{NewImage, create};
 use bulkhead_image::format::{Format, Kind};
-use bulkhead_nbd::{Export, Server};
 use bulkhead_vhd::VhdImage;
 use bulkhead_vhdx::Vhdx;
 use bulkhead_worker_protocol::image::{ImageFile, ImageJob, NewImageFile};
@@ -66,11 +63,12 @@ pub async fn run(job: ImageJob, descriptors: Vec<OwnedFd>, context: IoContext, s
             Ok(json!({"parentId": parent.link_id().to_string()}))
         }
         ImageJob::SetIdentity { image, identity } => set_identity(&mut files, &image, identity).await,
-        ImageJob::Serve { image, socket, export, cache, persistent } => {
+        ImageJob::Serve { image, socket, export, cache, persistent, tracking, limits } => {
             let cache = if cache == "direct" { Cache::Direct } else { Cache::Writeback };
             files.set_cache(cache);
             let listener = files.descriptor(socket)?;
-            serve(&mut files, &image, listener, export, persistent).await
+            let what = crate::serve::Serve { image, export, persistent, tracking, limits };
+            crate::serve::serve(&mut files, what, listener).await
         }
     }
 }
@@ -288,37 +286,6 @@ async fn set_identity(files: &mut Files, image: &ImageFile, identity: Option<Str
         other => return Err(unsupported("change the identity of", other, &image.path)),
     }
     Ok(json!({"identity": id.to_string()}))
-}
-
-async fn serve(
-    files: &mut Files,
-    image: &ImageFile,
-    listener: OwnedFd,
-    name: String,
-    persistent: bool,
-) -> Result<Value> {
-    let disk = Rc::new(files.chain(image, Strictness::default()).await?);
-    let mut export = Export::new(name, disk.clone());
-    export.read_only = image.read_only;
-    export.description = image.path.clone();
-    let server = Server::new(vec![export], files.context.clone());
-    let failure = Rc::new(RefCell::new(None));
-    let (listening, failed) = (server.clone(), failure.clone());
-    files.context.spawn(async move {
-        if let Err(error) = listening.listen(UnixListener::from(listener)).await {
-            *failed.borrow_mut() = Some(error);
-        }
-    });
-    let starter = files.starter.clone();
-    server.until(persistent, || starter.is_cancelled() || failure.borrow().is_some()).await;
-    let flushed = match image.read_only {
-        true => Ok(()),
-        false => disk.top().close().await,
-    };
-    match failure.take() {
-        Some(error) => Err(DiskError::from_io("accept NBD clients", error)),
-        None => flushed.map(|()| json!({"served": true})),
-    }
 }
 
 async fn open_vhdx(file: Rc<dyn File>) -> Result<Vhdx> {

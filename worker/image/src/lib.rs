@@ -6,6 +6,7 @@
 //! | `files` | images from descriptors, chains from what the starter opens |
 //! | `jobs` | one function per job |
 //! | `mount` | disks and partitions as files |
+//! | `serve` | the job that serves a disk over NBD, with limits and changed-block tracking |
 //! | `report` | what the jobs found, as JSON |
 //!
 //! One thread runs the I/O loop and the job; another reads the socket, so that a cancel is heard at any time.
@@ -14,6 +15,7 @@ mod files;
 mod jobs;
 mod mount;
 mod report;
+mod serve;
 mod starter;
 
 use bulkhead_block_io::{IoLoop, IoMode};

@@ -112,6 +112,26 @@ pub struct NewImageFile {
     pub sparse: bool,
 }
 
+/// Changed-block tracking of a served disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tracking {
+    /// The tracking file, empty or of an earlier time. Its format is not looked at.
+    pub file: ImageFile,
+    /// Bitmaps that are begun if they are not there. All of the file's are exported as `qemu:dirty-bitmap:NAME`.
+    pub bitmaps: Vec<String>,
+}
+
+/// Limits of a served disk; absent = none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServeLimits {
+    /// Units of 8 KiB per second.
+    #[serde(default)]
+    pub max_iops: Option<u64>,
+    /// Bytes per second.
+    #[serde(default)]
+    pub max_bandwidth: Option<u64>,
+}
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -222,5 +242,11 @@ pub enum ImageJob {
         cache: String,
         /// Goes on after the last client has left.
         persistent: bool,
+        /// Notes what is written.
+        #[serde(default)]
+        tracking: Option<Tracking>,
+        /// What the clients get at most.
+        #[serde(default)]
+        limits: ServeLimits,
     },
 }

@@ -226,6 +226,18 @@ pub struct Serve {
     /// Go on after the last client has left
     #[arg(long)]
     pub persistent: bool,
+    /// Note what is written in this file (made if missing)
+    #[arg(long, value_name = "FILE")]
+    pub track: Option<PathBuf>,
+    /// Begin this bitmap if it is not there; clients see it as qemu:dirty-bitmap:NAME
+    #[arg(long, value_name = "NAME", requires = "track")]
+    pub bitmap: Vec<String>,
+    /// At most this many requests per second, counted in units of 8 KiB
+    #[arg(long, value_name = "N")]
+    pub max_iops: Option<u64>,
+    /// At most this many bytes per second
+    #[arg(long, value_name = "SIZE")]
+    pub max_bandwidth: Option<Size>,
 }
 
 /// `disk mount`.

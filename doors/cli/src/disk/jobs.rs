@@ -7,10 +7,11 @@ use super::{mount, print};
 use crate::exit::Failure;
 use anyhow::Context;
 use bulkhead_vm_description::ImageFormat;
-use bulkhead_worker_protocol::image::{ImageFile, ImageJob, NewImageFile};
+use bulkhead_worker_protocol::image::{ImageFile, ImageJob, NewImageFile, ServeLimits, Tracking};
 use serde_json::Value;
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
@@ -136,6 +137,14 @@ impl Files {
         Ok((file, self.named(path, format, false)))
     }
 
+    /// Opens a change tracking file, or makes it: a new one is empty.
+    fn tracking_file(&mut self, path: &Path) -> Result<ImageFile, Failure> {
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = opened.map_err(|error| Failure::of(error, format!("cannot open {}", path.display())))?;
+        self.0.push(file.into());
+        Ok(self.named(path, Some(ImageFormat::Raw), false))
+    }
+
     /// The description of the file that was added last.
     fn named(&self, path: &Path, format: Option<ImageFormat>, read_only: bool) -> ImageFile {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -203,12 +212,19 @@ fn serve_nbd(serve: &Serve) -> Result<ExitCode, Failure> {
     files.0.push(listener.into());
     let index = files.0.len() - 1;
     println!("nbd+unix:///{}?socket={socket}", serve.export);
+    let tracking = match &serve.track {
+        Some(path) => Some(Tracking { file: files.tracking_file(path)?, bitmaps: serve.bitmap.clone() }),
+        None => None,
+    };
+    let max_bandwidth = serve.max_bandwidth.map(|size| size.bytes());
     let job = ImageJob::Serve {
         image,
         socket: index,
         export: serve.export.clone(),
         cache: serve.cache.clone(),
         persistent: serve.persistent,
+        tracking,
+        limits: ServeLimits { max_iops: serve.max_iops, max_bandwidth },
     };
     run_job(files.job(job))?;
     drop(socket_file);
