@@ -55,9 +55,9 @@ impl Granules {
     }
 
     /// Replaces a page that was read.
-    pub fn set_page(&mut self, number: u32, bits: PageBits) {
+    pub fn set_page(&mut self, number: u32, bits: Box<PageBits>) {
         if bits.count() > 0 {
-            self.pages.insert(number, Box::new(bits));
+            self.pages.insert(number, bits);
         }
     }
 

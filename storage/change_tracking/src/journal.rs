@@ -112,7 +112,8 @@ impl Journal {
     async fn recover(&self, found: Head, expected: Head) -> Result<()> {
         let mut suspects = found.regions.ranges(expected.size);
         if !found.stamps.contains(&expected.stamps[0]) {
-            suspects = vec![0..expected.size];
+            suspects.clear();
+            suspects.push(0..expected.size);
         } else if expected.size > found.size {
             suspects.push(found.size..expected.size);
         }
@@ -276,9 +277,9 @@ async fn read_pages(file: &dyn File, (slot, id): (usize, u32), size: u64, set: &
             return Ok(());
         }
         let bits = match page::decode(&read_vec(file, offset, PAGE as usize).await?, id, number) {
-            PageContents::Empty => PageBits::default(),
+            PageContents::Empty => Box::default(),
             PageContents::Bits(bits) => bits,
-            PageContents::Damaged => PageBits::full(),
+            PageContents::Damaged => Box::new(PageBits::full()),
         };
         set.set_page(number, bits);
         number += 1;

@@ -25,7 +25,7 @@ pub enum PageContents {
     /// Never written, or of a bitmap that is gone.
     Empty,
     /// The granules of the bitmap.
-    Bits(PageBits),
+    Bits(Box<PageBits>),
     /// Torn or rotten: everything counts as changed.
     Damaged,
 }
@@ -97,7 +97,7 @@ pub fn decode(page: &[u8], id: u32, number: u32) -> PageContents {
     if u32_at(8) != number {
         return PageContents::Damaged;
     }
-    let mut bits = PageBits::default();
+    let mut bits = Box::<PageBits>::default();
     for (word, bytes) in bits.0.iter_mut().zip(page[HEADER..].chunks_exact(8)) {
         *word = u64::from_le_bytes(bytes.try_into().unwrap_or([0xFF; 8]));
     }
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(bits.count(), 11);
         let page = bits.encode(7, 3);
         assert_eq!(page.len() as u64, PAGE);
-        assert_eq!(decode(&page, 7, 3), PageContents::Bits(bits));
+        assert_eq!(decode(&page, 7, 3), PageContents::Bits(Box::new(bits)));
         assert_eq!(decode(&page, 8, 3), PageContents::Empty, "another bitmap's");
         assert_eq!(decode(&page, 7, 4), PageContents::Damaged, "another place's");
         for at in [0, 5, 9, 100, 4095] {
