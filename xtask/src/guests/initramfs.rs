@@ -50,8 +50,8 @@ head -c 3800000 $cc1 > data
 i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo $i | say shell-loop
 i=0; while [ $i -lt 50 ]; do /bin/busybox true; i=$((i+1)); done; echo $i | say fork-exec
 head -c 16777216 /dev/zero | say sha256sum
-gzip -6 -n < data | say gzip
-xz -1 < data | say xz
+/usr/bin/gzip -6 -n < data | say gzip
+/usr/bin/xz -1 < data | say xz
 zstd -3 -q < data | say zstd
 python3 -S -c 'd={}
 for i in range(60000): d[i%977]=d.get(i%977,0)+i*i%7
@@ -61,7 +61,7 @@ perl -e 'my %h; for my $i (1..60000) { $h{$i % 1013} .= chr(65 + $i % 26) if \"x
   echo 'commit; create index x on t(b); select count(*), sum(a) from t where b like \"row 3%\"; select b from t order by b desc limit 5;'; } | sqlite3 | say sqlite3
 { i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo \"double f$i(double x, int n) { double s = $i; for (int j = 0; j < n; j++) s = s * x + j; return s; }\"; done; } > p.c
 $cc1 -quiet -O2 p.c -o p.s && say cc1 < p.s
-sort -r p.s | say sort
+/usr/bin/sort -r p.s | say sort
 head -c 2000000 data | openssl dgst -sha512 | say openssl-sha512
 head -c 2000000 data | openssl enc -aes-128-ctr -K 00112233445566778899aabbccddeeff -iv 0 2>/dev/null | say openssl-aes
 echo PROGRAMS-DONE
