@@ -82,6 +82,14 @@ impl Files {
     /// A disk to read: of whatever format, with its parents.
     pub async fn disk(&mut self, image: &ImageFile) -> Result<Rc<dyn Node>> {
         let format = format(image)?;
+        // What is in the page cache is read from there: a disk that was just made or copied usually is.
+        let cache = std::mem::replace(&mut self.cache, Cache::Writeback);
+        let disk = self.disk_of(image, format).await;
+        self.cache = cache;
+        disk
+    }
+
+    async fn disk_of(&mut self, image: &ImageFile, format: Format) -> Result<Rc<dyn Node>> {
         if format.foreign().is_none() {
             return Ok(Rc::new(self.chain(image, Strictness::default()).await?));
         }

@@ -221,14 +221,17 @@ impl Bench {
     }
 
     fn random_writes(&self) -> Result<Vec<Row>> {
-        for name in ["ours.vhd", "ours.vhdx"] {
+        for name in ["ours.raw", "ours.vhd", "ours.vhdx"] {
             command::run(&mut self.ours(&["convert", "data.raw", name]))?;
         }
-        for (name, format) in [("theirs.vhd", "vpc"), ("theirs.vhdx", "vhdx")] {
+        for (name, format) in [("theirs.raw", "raw"), ("theirs.vhd", "vpc"), ("theirs.vhdx", "vhdx")] {
             command::run(&mut self.tool("qemu-img", &["convert", "-f", "raw", "-O", format, "data.raw", name]))?;
         }
-        let pairs =
-            [("data.raw", "data.raw", "raw"), ("ours.vhd", "theirs.vhd", "vpc"), ("ours.vhdx", "theirs.vhdx", "vhdx")];
+        let pairs = [
+            ("ours.raw", "theirs.raw", "raw"),
+            ("ours.vhd", "theirs.vhd", "vpc"),
+            ("ours.vhdx", "theirs.vhdx", "vhdx"),
+        ];
         let mut rates = [const { Vec::new() }; 6];
         for _ in 0..ROUNDS {
             for (number, (mine, theirs, format)) in pairs.iter().enumerate() {
