@@ -10,8 +10,6 @@ pub struct Boot {
     pub firmware: Firmware,
     /// Where it looks for an operating system, the first place first.
     pub order: Vec<BootSource>,
-    /// Whether Num Lock is on after power-on.
-    pub num_lock: bool,
     /// What a guest's reset, or a triple fault, does: ends the VM instead of starting it again.
     pub no_reboot: bool,
 }
@@ -19,7 +17,7 @@ pub struct Boot {
 impl Default for Boot {
     fn default() -> Boot {
         let order = vec![BootSource::Disk, BootSource::Cd, BootSource::Floppy];
-        Boot { firmware: Firmware::Bios, order, num_lock: false, no_reboot: false }
+        Boot { firmware: Firmware::Bios, order, no_reboot: false }
     }
 }
 

@@ -21,7 +21,6 @@ deterministic = true
 [boot]
 firmware = "bios"
 order = ["cd", "disk"]
-num_lock = true
 
 [direct_kernel]
 kernel = "vmlinuz"
@@ -74,7 +73,7 @@ fn a_full_description_is_read_and_survives_toml_and_json() {
 #[test]
 fn unknown_keys_are_errors_that_name_the_key() {
     for (place, key) in
-        [("test_devices = true", "colour = 1"), ("count = 4", "sockets = 2"), ("num_lock = true", "logo = 1")]
+        [("test_devices = true", "colour = 1"), ("count = 4", "sockets = 2"), ("firmware = \"bios\"", "logo = 1")]
     {
         let text = FULL.replace(place, &format!("{place}\n{key}"));
         let error = from_toml(&text).unwrap_err();

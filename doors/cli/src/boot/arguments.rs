@@ -72,9 +72,6 @@ pub struct Arguments {
     /// Add the debug ports of bare-metal test programs: exit at F4h, console at E9h
     #[arg(long)]
     pub test_devices: bool,
-    /// Num Lock is on after power-on
-    #[arg(long)]
-    pub num_lock: bool,
     /// SIGTERM saves the VM into this folder instead of ending it (files vm.state and vm.memory)
     #[arg(long, value_name = "FOLDER")]
     pub save_to: Option<PathBuf>,

@@ -29,7 +29,6 @@ pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
     vm.processor.engine = engine(&arguments.engine)?;
     vm.processor.deterministic = arguments.deterministic;
     vm.boot.no_reboot = arguments.no_reboot;
-    vm.boot.num_lock = arguments.num_lock;
     vm.test_devices = arguments.test_devices;
     boot(arguments, &mut vm)?;
     drives(arguments, &mut vm)?;
