@@ -34,7 +34,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "kernel-686", version: 1, packages: &["linux-image-686:i386"], make: debs::i386_kernel },
     Recipe { name: "busybox", version: 1, packages: &["busybox-static"], make: initramfs::busybox },
     Recipe { name: "busybox-i386", version: 1, packages: &["busybox-static:i386"], make: initramfs::busybox_i386 },
-    Recipe { name: "programs", version: 1, packages: initramfs::PROGRAMS, make: initramfs::programs },
+    Recipe { name: "programs", version: 2, packages: initramfs::PROGRAMS, make: initramfs::programs },
     Recipe { name: "debian", version: 1, packages: &["linux-image-amd64", "systemd"], make: disk::debian },
     Recipe { name: "grub-media", version: 1, packages: &["grub-pc-bin"], make: grub::media },
 ];
