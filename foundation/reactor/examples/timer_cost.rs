@@ -16,8 +16,7 @@ fn cost(mut round: impl FnMut(u32)) -> u64 {
     runs.min().unwrap().as_nanos() as u64
 }
 
-#[test]
-fn rearming_is_cheap() {
+fn main() {
     let (_host, reactor) = HostReactor::start(Time::ZERO).unwrap();
     let far = reactor.now() + Duration::from_secs(3600);
     // A machine's worth of armed timers.
@@ -32,7 +31,5 @@ fn rearming_is_cheap() {
     let now = cost(|_| {
         reactor.now();
     });
-    eprintln!("set {set} ns, set and cancel {set_and_cancel} ns, now {now} ns");
-    // A system call alone takes longer than this on any host; the usual value is far lower.
-    assert!(set < 250 && set_and_cancel < 400, "set {set} ns, set and cancel {set_and_cancel} ns");
+    println!("set {set} ns, set and cancel {set_and_cancel} ns, now {now} ns");
 }
