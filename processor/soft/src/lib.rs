@@ -23,7 +23,6 @@ mod flags;
 pub mod fuzz;
 mod int;
 mod interrupt;
-mod map;
 mod memory;
 mod mmu;
 mod msr;

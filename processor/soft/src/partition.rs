@@ -116,7 +116,7 @@ pub struct SoftPartition {
 }
 
 impl SoftPartition {
-    fn change_map(&self, change: impl FnOnce(&mut crate::map::MemoryMap)) {
+    fn change_map(&self, change: impl FnOnce(&mut bulkhead_engine::MemoryMap)) {
         let mut map = self.shared.map.write();
         change(Arc::make_mut(&mut map));
         drop(map);
@@ -128,7 +128,7 @@ impl SoftPartition {
 
 impl Partition for SoftPartition {
     fn map(&self, gpa: Range<u64>, source: u64, access: Access) -> Result<(), EngineError> {
-        crate::map::check_range(&gpa, source)?;
+        bulkhead_engine::check_range(&gpa, source)?;
         if self.shared.memory.check(source, gpa.end - gpa.start).is_err() {
             let reason = "its source is not all inside the VM's memory";
             return Err(EngineError::BadMapping { start: gpa.start, end: gpa.end, reason });
@@ -138,7 +138,7 @@ impl Partition for SoftPartition {
     }
 
     fn unmap(&self, gpa: Range<u64>) -> Result<(), EngineError> {
-        crate::map::check_range(&gpa, 0)?;
+        bulkhead_engine::check_range(&gpa, 0)?;
         self.change_map(|map| map.unmap(gpa));
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! What threads share: the partition, each VP's mailbox, and the section in which the world stands still.
 
 use crate::apic::LocalApic;
-use crate::map::MemoryMap;
 use crate::ops::NativeTable;
+use bulkhead_engine::MemoryMap;
 use bulkhead_engine::{CpuidTable, PartitionConfig};
 use bulkhead_guest_memory::{GuestMemory, PAGE_SHIFT, WriteObserver};
 use bulkhead_reactor::{Reactor, Timer};

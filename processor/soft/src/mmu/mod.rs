@@ -6,9 +6,9 @@ pub(crate) mod walk;
 mod walk_tests;
 
 use crate::cpu::{Cpu, Exception, Mode, rflags, vector};
-use crate::map::MemoryMap;
 use crate::memory::Span;
 use crate::op::Fault;
+use bulkhead_engine::MemoryMap;
 use bulkhead_guest_memory::{GuestMemory, PAGE_SHIFT};
 use tlb::{PageInfo, Privilege};
 use walk::{Access, Paging, Tables, Translation, walk};
