@@ -164,6 +164,30 @@ pub struct VpStats {
     pub events: Vec<(&'static str, u64)>,
 }
 
+/// The port of hypercalls: the hypercall page does `OUT 51h, EAX`. No PC has a device there.
+pub const HYPERCALL_PORT: u8 = 0x51;
+
+/// The registers that a hypercall reads and writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HypercallRegisters {
+    /// The caller runs 64-bit code: EFER.LMA and CS.L.
+    pub long_mode: bool,
+    /// Accumulator.
+    pub rax: u64,
+    /// Base.
+    pub rbx: u64,
+    /// Counter.
+    pub rcx: u64,
+    /// Data.
+    pub rdx: u64,
+    /// Source index.
+    pub rsi: u64,
+    /// Destination index.
+    pub rdi: u64,
+    /// R8.
+    pub r8: u64,
+}
+
 /// Answers to a VP's exits. Called on the VP's thread, in program order. May call any method of the partition.
 ///
 /// `size` is 1, 2 or 4; values are zero-extended. An access that no device claims reads all ones and writes nothing.
@@ -190,6 +214,14 @@ pub trait VpExits {
             value[..item.len()].copy_from_slice(item);
             self.port_out(port, size, u32::from_le_bytes(value));
         }
+    }
+
+    /// OUT of 4 bytes to [`HYPERCALL_PORT`] by code at privilege level 0 in protected or long mode (not virtual-8086), in
+    /// place of [`Self::port_out`]. What is changed in `registers` the VP finds behind the instruction. `false`: it was no
+    /// hypercall, and the engine calls `port_out`.
+    fn hypercall(&mut self, registers: &mut HypercallRegisters) -> bool {
+        let _ = registers;
+        false
     }
 
     /// A read of unmapped guest-physical memory; `data` is 1 to 64 bytes long and lies within one page.
