@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bulkhead_guest_memory::GuestMemory;
 use bulkhead_reactor::Reactor;
 
-use crate::{CpuidTable, CpuidValue, EngineError, VpState};
+use crate::{CpuidTable, CpuidValue, EngineError, VpState, msr};
 
 /// The engines of the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,6 +232,13 @@ pub trait VpExits {
 
     /// RDMSR of an MSR that the engine does not keep itself. `None` becomes #GP(0).
     fn msr_read(&mut self, msr: u32) -> Option<u64>;
+
+    /// RDMSR of [`msr::TIME_REF_COUNT`], in place of [`Self::msr_read`]. `tsc` is the VP's TSC at this moment: guests compare
+    /// this counter with what they compute from their TSC, so it must be the same clock.
+    fn reference_count(&mut self, tsc: u64) -> Option<u64> {
+        let _ = tsc;
+        self.msr_read(msr::TIME_REF_COUNT)
+    }
 
     /// WRMSR of an MSR that the engine does not keep itself. `None` becomes #GP(0).
     fn msr_write(&mut self, msr: u32, value: u64) -> Option<()>;

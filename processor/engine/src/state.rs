@@ -144,6 +144,9 @@ pub mod msr {
     /// RDTSCP and RDPID value.
     pub const TSC_AUX: u32 = 0xc000_0103;
 
+    /// Hyper-V's reference time, which no engine keeps itself: see [`crate::VpExits::reference_count`].
+    pub const TIME_REF_COUNT: u32 = 0x4000_0020;
+
     /// The MSRs listed in [`crate::VpState::msrs`]: those with no field of their own. Fixed and variable MTRRs
     /// (0x200–0x20f, 0x250, 0x258, 0x259, 0x268–0x26f) belong to it too.
     pub const SAVED: &[u32] = &[

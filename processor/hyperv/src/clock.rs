@@ -3,8 +3,8 @@
 use bulkhead_guest_memory::GuestMemory;
 use bulkhead_reactor::Reactor;
 
-/// Reference time counts in units of this many nanoseconds.
-const UNIT: u64 = 100;
+/// Reference time counts in units of 100 ns.
+const NANOS_PER_UNIT: u64 = 100;
 const UNITS_PER_SECOND: u128 = 10_000_000;
 /// Any value but 0, which means "do not use the page".
 const SEQUENCE: u32 = 1;
@@ -19,7 +19,12 @@ pub(crate) struct ReferenceClock {
 impl ReferenceClock {
     /// Reference time now.
     pub fn now(&self) -> u64 {
-        self.reactor.now().as_nanos() / UNIT
+        self.reactor.now().as_nanos() / NANOS_PER_UNIT
+    }
+
+    /// Reference time as the page gives it to a guest whose TSC reads `tsc`.
+    pub fn at_tsc(&self, tsc: u64) -> u64 {
+        ((u128::from(tsc) * u128::from(self.scale())) >> 64) as u64
     }
 
     /// 2^64 times the units that pass per tick of the TSC, rounded down.

@@ -148,6 +148,11 @@ impl HyperV {
         value
     }
 
+    /// RDMSR of the reference counter by a VP whose TSC reads `tsc` now.
+    pub fn reference_count(&self, tsc: u64) -> u64 {
+        self.clock.at_tsc(tsc)
+    }
+
     /// WRMSR of an MSR in [`msr::RANGE`] by VP `vp`; `None` is #GP(0).
     pub fn msr_write(&self, vp: u32, number: u32, value: u64) -> Option<()> {
         let done = match number {

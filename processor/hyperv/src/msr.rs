@@ -14,7 +14,7 @@ pub const VP_INDEX: u32 = 0x4000_0002;
 /// Writing 1 resets the VM.
 pub const RESET: u32 = 0x4000_0003;
 /// Reference time in units of 100 ns; read only.
-pub const TIME_REF_COUNT: u32 = 0x4000_0020;
+pub const TIME_REF_COUNT: u32 = bulkhead_engine::msr::TIME_REF_COUNT;
 /// Reference TSC page: enable, page.
 pub const REFERENCE_TSC: u32 = 0x4000_0021;
 /// Rate of the TSC in Hz; read only.

@@ -41,7 +41,7 @@ fn tsc_of_now(config: &PartitionConfig) -> u64 {
 }
 
 /// One register at a time: an unknown one must not hide the rest.
-fn read(vcpu: &VcpuFd, number: u32) -> Result<u64, EngineError> {
+pub fn read(vcpu: &VcpuFd, number: u32) -> Result<u64, EngineError> {
     let operation = || format!("KVM_GET_MSRS {number:#x}");
     let mut list = one(number, 0);
     let count = vcpu.get_msrs(&mut list).map_err(host_error(operation()))?;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bulkhead_engine::{EngineError, RunLimit, Stop, Vp, VpExits, VpState, VpStats, msr};
+use bulkhead_engine::{
+    EngineError, HYPERCALL_PORT, HypercallRegisters, RunLimit, Stop, Vp, VpExits, VpState, VpStats, msr,
+};
 use kvm_bindings::{
     KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
     KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_X86_RDMSR,
@@ -14,9 +16,10 @@ use kvm_ioctls::VcpuFd;
 use crate::kick::RunGuard;
 use crate::partition::Shared;
 use crate::run_page::{ImmediateExit, port_data};
-use crate::{cpuid, host_error, state};
+use crate::{cpuid, host_error, msrs, state};
 
-const EXITS: [&str; 7] = ["port", "mmio", "msr", "eoi", "interrupt window", "interrupted", "other"];
+const EXITS: [&str; 8] = ["port", "mmio", "msr", "eoi", "interrupt window", "interrupted", "other", "hypercall"];
+const EFER_LMA: u64 = 1 << 10;
 
 /// The VP.
 pub struct KvmVp {
@@ -82,8 +85,13 @@ impl KvmVp {
     }
 
     fn port(&mut self, exits: &mut dyn VpExits) -> Result<Option<Stop>, EngineError> {
-        self.counts[0] += 1;
         let len = self.run_len;
+        let Some((exit, data)) = port_data(self.vcpu.get_kvm_run(), len) else { return Err(self.stuck(KVM_EXIT_IO)) };
+        let hypercall = exit.is_write && exit.size == 4 && data.len() == 4 && exit.port == u16::from(HYPERCALL_PORT);
+        if hypercall && self.hypercall(exits)? {
+            return Ok(None);
+        }
+        self.counts[0] += 1;
         let Some((exit, data)) = port_data(self.vcpu.get_kvm_run(), len) else { return Err(self.stuck(KVM_EXIT_IO)) };
         if exit.is_write {
             exits.port_out_string(exit.port, exit.size, data);
@@ -91,6 +99,35 @@ impl KvmVp {
             exits.port_in_string(exit.port, exit.size, data);
         }
         Ok(None)
+    }
+
+    /// OUT to the hypercall port; `false` if this is no hypercall. KVM moves RIP on when the VP runs again.
+    fn hypercall(&mut self, exits: &mut dyn VpExits) -> Result<bool, EngineError> {
+        const V86: u64 = 1 << 17;
+        let sregs = self.vcpu.get_sregs().map_err(host_error("KVM_GET_SREGS"))?;
+        let mut regs = self.vcpu.get_regs().map_err(host_error("KVM_GET_REGS"))?;
+        if sregs.ss.dpl != 0 || sregs.cr0 & 1 == 0 || regs.rflags & V86 != 0 {
+            return Ok(false);
+        }
+        let mut call = HypercallRegisters {
+            long_mode: sregs.efer & EFER_LMA != 0 && sregs.cs.l != 0,
+            rax: regs.rax,
+            rbx: regs.rbx,
+            rcx: regs.rcx,
+            rdx: regs.rdx,
+            rsi: regs.rsi,
+            rdi: regs.rdi,
+            r8: regs.r8,
+        };
+        if !exits.hypercall(&mut call) {
+            return Ok(false);
+        }
+        self.counts[7] += 1;
+        let HypercallRegisters { rax, rbx, rcx, rdx, rsi, rdi, r8, .. } = call;
+        (regs.rax, regs.rbx, regs.rcx, regs.rdx) = (rax, rbx, rcx, rdx);
+        (regs.rsi, regs.rdi, regs.r8) = (rsi, rdi, r8);
+        self.vcpu.set_regs(&regs).map_err(host_error("KVM_SET_REGS"))?;
+        Ok(true)
     }
 
     fn mmio(&mut self, exits: &mut dyn VpExits) -> Result<Option<Stop>, EngineError> {
@@ -110,13 +147,19 @@ impl KvmVp {
     fn msr(&mut self, exits: &mut dyn VpExits, is_write: bool) -> Result<Option<Stop>, EngineError> {
         self.counts[2] += 1;
         // SAFETY: the exit reason says that `msr` is the valid member; it is plain data.
-        let msr = unsafe { &mut self.vcpu.get_kvm_run().__bindgen_anon_1.msr };
-        let done = if is_write {
-            exits.msr_write(msr.index, msr.data)
-        } else {
-            exits.msr_read(msr.index).map(|value| msr.data = value)
+        let (number, data) = unsafe {
+            let exit = self.vcpu.get_kvm_run().__bindgen_anon_1.msr;
+            (exit.index, exit.data)
         };
-        msr.error = u8::from(done.is_none());
+        let answer = match number {
+            _ if is_write => exits.msr_write(number, data).map(|()| data),
+            msr::TIME_REF_COUNT => exits.reference_count(msrs::read(&self.vcpu, msr::TSC)?),
+            _ => exits.msr_read(number),
+        };
+        // SAFETY: as above; nothing ran in between.
+        let exit = unsafe { &mut self.vcpu.get_kvm_run().__bindgen_anon_1.msr };
+        exit.data = answer.unwrap_or_default();
+        exit.error = u8::from(answer.is_none());
         Ok(None)
     }
 

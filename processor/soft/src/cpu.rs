@@ -173,6 +173,7 @@ pub(crate) struct Events {
     pub split_locks: u64,
     pub mmio: u64,
     pub ports: u64,
+    pub hypercalls: u64,
     pub msrs: u64,
     pub ipis: u64,
     pub exceptions: u64,

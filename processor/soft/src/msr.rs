@@ -83,6 +83,10 @@ impl Cpu {
         }
         match self.own_msr(number) {
             Some(value) => Some(value),
+            None if number == msr::TIME_REF_COUNT => {
+                let tsc = self.tsc();
+                self.exit(|exits| exits.reference_count(tsc)).flatten()
+            }
             None => self.exit(|exits| exits.msr_read(number)).flatten(),
         }
     }

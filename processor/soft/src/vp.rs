@@ -77,6 +77,7 @@ impl Vp for SoftVp {
                 ("halts", events.halts),
                 ("mmio", events.mmio),
                 ("ports", events.ports),
+                ("hypercalls", events.hypercalls),
                 ("msrs", events.msrs),
                 ("ipis", events.ipis),
                 ("cr3_loads", events.cr3_loads),

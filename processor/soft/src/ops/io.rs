@@ -1,10 +1,11 @@
 //! Ports: IN, OUT, INS, OUTS, and who may use them.
 
-use crate::cpu::{Cpu, rflags};
+use crate::cpu::{Cpu, Mode, rflags};
 use crate::int::Int;
 use crate::memory::{Address, Full};
 use crate::op::{Fault, Flow, Handler, Op, handler};
 use crate::ops::Selection;
+use bulkhead_engine::{HYPERCALL_PORT, HypercallRegisters};
 use iced_x86::{Code, Instruction, Mnemonic};
 
 const ES: u8 = 0;
@@ -39,6 +40,25 @@ impl Cpu {
         self.events.ports += 1;
         self.exit(|exits| exits.port_out(port, size, value));
     }
+
+    /// OUT to the hypercall port; `false` if this is no hypercall.
+    fn hypercall(&mut self) -> bool {
+        if self.cpl != 0 || self.cr0 & 1 == 0 || self.system_flags & rflags::VM != 0 {
+            return false;
+        }
+        let long_mode = self.mode.has(Mode::LONG64);
+        let [rax, rcx, rdx, rbx, _, _, rsi, rdi, r8] = std::array::from_fn(|register| self.regs[register]);
+        let mut registers = HypercallRegisters { long_mode, rax, rbx, rcx, rdx, rsi, rdi, r8 };
+        if self.exit(|exits| exits.hypercall(&mut registers)) != Some(true) {
+            return false;
+        }
+        self.events.hypercalls += 1;
+        let HypercallRegisters { rax, rbx, rcx, rdx, rsi, rdi, r8, .. } = registers;
+        for (register, value) in [(0, rax), (1, rcx), (2, rdx), (3, rbx), (6, rsi), (7, rdi), (8, r8)] {
+            self.regs[register] = value;
+        }
+        true
+    }
 }
 
 fn port<const IMMEDIATE: bool>(cpu: &Cpu, op: &Op) -> u16 {
@@ -59,6 +79,9 @@ fn output<T: Int, const IMMEDIATE: bool>(cpu: &mut Cpu, op: &Op) -> Flow {
     let port = port::<IMMEDIATE>(cpu, op);
     if cpu.check_port(port, T::SIZE).is_err() {
         return Flow::Fault;
+    }
+    if T::SIZE == 4 && port == u16::from(HYPERCALL_PORT) && cpu.hypercall() {
+        return Flow::Sync;
     }
     let value = cpu.reg::<T>(0).to_u64() as u32;
     cpu.port_out(port, T::SIZE as u8, value);
