@@ -85,6 +85,19 @@ impl SharedMapping {
         Ok(())
     }
 
+    /// Copies `len` bytes straight into another mapping.
+    ///
+    /// # Errors
+    /// Not all in the mappings; nothing was copied.
+    #[inline]
+    pub fn copy_to(&self, offset: u64, target: &SharedMapping, at: u64, len: usize) -> Result<(), OutOfMapping> {
+        let from = self.pointer(offset, len as u64)?;
+        let to = target.pointer(at, len as u64)?;
+        // SAFETY: both sides have `len` bytes; if they are the same bytes, others may change them meanwhile anyway.
+        unsafe { volatile::copy(to.as_ptr(), from.as_ptr(), len) };
+        Ok(())
+    }
+
     /// The integer at `offset`, a multiple of 4, as an atomic: ring indexes and flags.
     ///
     /// # Errors
