@@ -7,6 +7,7 @@ use crate::machine::{Handles, MachineConfig};
 use crate::windows::Windows;
 use bulkhead_device::{Device, MmioBus, PciBus, PortBus};
 use bulkhead_guest_memory::GuestMemory;
+use bulkhead_hyperv::HyperV;
 use bulkhead_interrupt_controllers::{InterruptLines, Ioapic, Pic};
 use bulkhead_pci::PciInterrupts;
 use bulkhead_reactor::Reactor;
@@ -35,6 +36,8 @@ pub(crate) struct Board<'a> {
     pub pic: Arc<Mutex<Pic>>,
     pub ioapic: Arc<Mutex<Ioapic>>,
     pub lines: InterruptLines,
+    /// The Hyper-V interface, if the VM has it; devices on VMBus reach the guest through it.
+    pub hyperv: Option<Arc<HyperV>>,
     /// The state to restore; `None` after power-on.
     pub saved: Option<&'a mut SavedFile>,
     pub devices: Vec<AnyDevice>,

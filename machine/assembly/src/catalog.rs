@@ -9,6 +9,7 @@ use bulkhead_debug_ports::{DebugConsole, DebugExit};
 use bulkhead_device::{Line, PciAddress};
 use bulkhead_floppy::{DmaController, FloppyController};
 use bulkhead_fw_cfg::FwCfg;
+use bulkhead_hyperv::HyperVDevice;
 use bulkhead_ide::{DriveConfig, IdeController};
 use bulkhead_pci::{ConfigPorts, HostBridge, IsaBridge, PciInterrupts, PowerManagement};
 use bulkhead_ps2::Ps2;
@@ -25,6 +26,7 @@ type Attach = fn(&mut Board<'_>) -> Result<(), MachineError>;
 /// Name for people, and what puts it on the board. The order is that of resets and saves.
 pub(crate) const CATALOG: &[(&str, Attach)] = &[
     ("interrupt controllers", interrupt_controllers),
+    ("Hyper-V interface", hyperv_interface),
     ("interval timer, HPET, clock", timers),
     ("PCI bridges and power management", pci_bridges),
     ("IDE controller", ide_controller),
@@ -46,6 +48,14 @@ fn interrupt_controllers(board: &mut Board<'_>) -> Result<(), MachineError> {
     board.mmio.map(layout::IOAPIC..layout::IOAPIC + 0x1000, &ioapic, 0)?;
     board.keep(pic);
     board.keep(ioapic);
+    Ok(())
+}
+
+/// Made before all others as well, because VPs' exits and the devices of VMBus need it.
+fn hyperv_interface(board: &mut Board<'_>) -> Result<(), MachineError> {
+    if let Some(interface) = board.hyperv.clone() {
+        board.keep(Arc::new(Mutex::new(HyperVDevice::new(interface))));
+    }
     Ok(())
 }
 

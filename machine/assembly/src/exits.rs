@@ -2,7 +2,8 @@
 
 use crate::windows::Windows;
 use bulkhead_device::{ExtIntSource, MmioBus, PortBus};
-use bulkhead_engine::VpExits;
+use bulkhead_engine::{HypercallRegisters, VpExits};
+use bulkhead_hyperv::HyperV;
 use bulkhead_interrupt_controllers::Ioapic;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ pub(crate) struct Wiring {
     pub windows: Arc<Windows>,
     pub pic: Arc<dyn ExtIntSource>,
     pub ioapic: Arc<Mutex<Ioapic>>,
+    /// `None` in a VM without the Hyper-V interface.
+    pub hyperv: Option<Arc<HyperV>>,
 }
 
 macro_rules! counters {
@@ -42,19 +45,26 @@ counters!(
     mmio_write,
     msr_read,
     msr_write,
+    hypercall,
     interrupt_acknowledge,
     end_of_interrupt
 );
 
 /// The exits of one VP.
 pub struct Exits {
+    vp: u32,
     wiring: Arc<Wiring>,
     counters: Arc<ExitCounters>,
 }
 
 impl Exits {
-    pub(crate) fn new(wiring: Arc<Wiring>, counters: Arc<ExitCounters>) -> Exits {
-        Exits { wiring, counters }
+    pub(crate) fn new(vp: u32, wiring: Arc<Wiring>, counters: Arc<ExitCounters>) -> Exits {
+        Exits { vp, wiring, counters }
+    }
+
+    /// The Hyper-V interface, if there is one and `msr` is its.
+    fn hyperv(&self, msr: u32) -> Option<&HyperV> {
+        self.wiring.hyperv.as_deref().filter(|_| bulkhead_hyperv::msr::RANGE.contains(&msr))
     }
 }
 
@@ -84,6 +94,12 @@ impl VpExits for Exits {
         self.wiring.ports.write_string(port, size, data);
     }
 
+    fn hypercall(&mut self, registers: &mut HypercallRegisters) -> bool {
+        let Some(hyperv) = &self.wiring.hyperv else { return false };
+        count(&self.counters.hypercall);
+        hyperv.hypercall(registers)
+    }
+
     fn mmio_read(&mut self, gpa: u64, data: &mut [u8]) {
         count(&self.counters.mmio_read);
         self.wiring.mmio.read(gpa, data);
@@ -98,12 +114,23 @@ impl VpExits for Exits {
 
     fn msr_read(&mut self, msr: u32) -> Option<u64> {
         count(&self.counters.msr_read);
-        expected_msr(msr)
+        match self.hyperv(msr) {
+            Some(hyperv) => hyperv.msr_read(self.vp, msr),
+            None => expected_msr(msr),
+        }
     }
 
-    fn msr_write(&mut self, msr: u32, _value: u64) -> Option<()> {
+    fn reference_count(&mut self, tsc: u64) -> Option<u64> {
+        count(&self.counters.msr_read);
+        self.wiring.hyperv.as_ref().map(|hyperv| hyperv.reference_count(tsc))
+    }
+
+    fn msr_write(&mut self, msr: u32, value: u64) -> Option<()> {
         count(&self.counters.msr_write);
-        expected_msr(msr).map(drop)
+        match self.hyperv(msr) {
+            Some(hyperv) => hyperv.msr_write(self.vp, msr, value),
+            None => expected_msr(msr).map(drop),
+        }
     }
 
     fn acknowledge_ext_int(&mut self) -> Option<u8> {

@@ -14,9 +14,10 @@ use crate::windows::Windows;
 use bulkhead_device::{Line, LineSink, MmioBus, MsiSink, PciBus, PortBus, PowerSink, QuiesceToken};
 use bulkhead_engine::cpu_model::{CpuLevel, CpuModel};
 use bulkhead_engine::saved_state::SavedVp;
-use bulkhead_engine::{Access, Engine, Msi, Partition, PartitionConfig, VpState};
+use bulkhead_engine::{Access, CpuidTable, Engine, Msi, Partition, PartitionConfig, VpState};
 use bulkhead_floppy::FloppyController;
 use bulkhead_guest_memory::GuestMemory;
+use bulkhead_hyperv::{CrashSink, HyperV, HyperVConfig, HyperVDevice};
 use bulkhead_ide::IdeController;
 use bulkhead_interrupt_controllers::{InterruptLines, Ioapic, Pic};
 use bulkhead_pci::PowerManagement;
@@ -52,7 +53,7 @@ pub struct MachineConfig<'a> {
 }
 
 /// What a guest can ask of the machine as a whole. Called under a device's lock on a VP's thread: it must not wait.
-pub trait GuestRequests: PowerSink {
+pub trait GuestRequests: PowerSink + CrashSink {
     /// A test program ends the VM with this value.
     fn debug_exit(&self, value: u32);
 
@@ -178,7 +179,7 @@ impl Machine {
         let partition = config.engine.create_partition(PartitionConfig {
             vp_count: vps,
             memory: memory.clone(),
-            cpuid: model.cpuid(vps),
+            cpuid: cpuid(description, model),
             reactor: config.reactor.clone(),
             tsc_hz: config.tsc_hz,
             deterministic: description.processor.deterministic,
@@ -186,7 +187,13 @@ impl Machine {
         let windows = map_memory(&partition, &memory, ram, firmware_len)?;
         let serial = [1, 2].map(|port| description.serial_port(port).is_some());
         let tables = FirmwareTables::new(
-            &AcpiConfig { vps, serial, floppy: description.floppy.is_some(), low_ram: ram.low },
+            &AcpiConfig {
+                vps,
+                serial,
+                floppy: description.floppy.is_some(),
+                vmbus: description.hyperv.enabled,
+                low_ram: ram.low,
+            },
             &SmbiosConfig {
                 id: description.id,
                 name: description.name.clone(),
@@ -195,6 +202,7 @@ impl Machine {
             },
         );
         let (pic, ioapic) = interrupt_controllers(&partition, &mut saved)?;
+        let hyperv = hyperv_interface(config, &memory, &partition, &mut saved)?;
         let mut board = Board {
             vm: description,
             config,
@@ -210,6 +218,7 @@ impl Machine {
             lines: InterruptLines::new(pic.clone(), ioapic.clone()),
             pic: pic.clone(),
             ioapic: ioapic.clone(),
+            hyperv: hyperv.clone(),
             saved,
             devices: Vec::new(),
             handles: Handles::default(),
@@ -219,7 +228,7 @@ impl Machine {
             attach(&mut board)?;
         }
         let (pci, ports) = (board.pci, board.ports);
-        let wiring = Wiring { ports, mmio: board.mmio, windows, pic: Pic::ext_int_source(pic), ioapic };
+        let wiring = Wiring { ports, mmio: board.mmio, windows, pic: Pic::ext_int_source(pic), ioapic, hyperv };
         Ok(Machine {
             description: description.clone(),
             memory,
@@ -321,7 +330,7 @@ impl Machine {
 
     /// The answers to the exits of VP `index`.
     pub fn exits(&self, index: u32) -> Exits {
-        Exits::new(self.wiring.clone(), self.counters[index as usize].clone())
+        Exits::new(index, self.wiring.clone(), self.counters[index as usize].clone())
     }
 
     /// How often the VPs left the guest, one entry per VP.
@@ -379,6 +388,40 @@ fn map_memory(
     }
     let last_128k = firmware.map(|place| place.end - 0x2_0000);
     Ok(Arc::new(Windows::new(partition.clone(), memory.clone(), last_128k)?))
+}
+
+/// The leaves of the model, and those of the Hyper-V interface if the VM has it.
+fn cpuid(description: &VmDescription, model: CpuModel) -> CpuidTable {
+    let vps = description.processor.count;
+    let mut table = model.cpuid(vps);
+    if description.hyperv.enabled {
+        bulkhead_hyperv::add_leaves(&mut table, vps);
+    }
+    table
+}
+
+fn hyperv_interface(
+    config: &MachineConfig<'_>,
+    memory: &GuestMemory,
+    partition: &Arc<dyn Partition>,
+    saved: &mut Option<&mut SavedFile>,
+) -> Result<Option<Arc<HyperV>>, MachineError> {
+    if !config.description.hyperv.enabled {
+        return Ok(None);
+    }
+    let interface = HyperVConfig {
+        vps: config.description.processor.count,
+        memory: memory.clone(),
+        reactor: config.reactor.clone(),
+        tsc_hz: config.tsc_hz,
+        interrupts: Arc::new(ToProcessors(Arc::downgrade(partition))),
+        power: config.guest.clone(),
+        crashes: config.guest.clone(),
+    };
+    Ok(Some(match take_state(saved, HyperVDevice::NAME)? {
+        Some(state) => HyperV::restore(interface, &state)?,
+        None => HyperV::new(interface),
+    }))
 }
 
 type Controllers = (Arc<Mutex<Pic>>, Arc<Mutex<Ioapic>>);

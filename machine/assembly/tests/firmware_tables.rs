@@ -8,7 +8,7 @@ use std::process::Command;
 const BASE: u32 = 0xe_0040;
 
 fn config() -> AcpiConfig {
-    AcpiConfig { vps: 3, serial: [true, true], floppy: true, low_ram: 512 << 20 }
+    AcpiConfig { vps: 3, serial: [true, true], floppy: true, vmbus: false, low_ram: 512 << 20 }
 }
 
 fn word(bytes: &[u8], at: usize) -> usize {
@@ -81,9 +81,25 @@ fn iasl_reads_every_table_and_compiles_them_again() {
 #[test]
 fn devices_that_are_not_there_are_not_announced() {
     let (blob, _) =
-        AcpiTables::new(&AcpiConfig { vps: 1, serial: [true, false], floppy: false, low_ram: 3 << 30 }).placed(BASE);
+        AcpiTables::new(&AcpiConfig { vps: 1, serial: [true, false], floppy: false, vmbus: false, low_ram: 3 << 30 })
+            .placed(BASE);
     let has = |name: &[u8]| blob.windows(4).any(|window| window == name);
-    assert!(has(b"COM1") && !has(b"COM2") && !has(b"FDC0"));
+    assert!(has(b"COM1") && !has(b"COM2") && !has(b"FDC0") && !has(b"VMBS"));
+}
+
+/// The name that drivers look for is no legal ACPI id, so the compiler is not asked.
+#[test]
+fn vmbus_is_announced_as_hyper_v_does() {
+    let (blob, rsdp) = AcpiTables::new(&AcpiConfig { vmbus: true, ..config() }).placed(BASE);
+    let folder = tempfile::tempdir().unwrap();
+    let tables = tables_of(&blob, &rsdp);
+    let (_, bytes) = tables.iter().find(|(name, _)| name == "DSDT").unwrap();
+    std::fs::write(folder.path().join("dsdt.dat"), bytes).unwrap();
+    let Some(_) = run(folder.path(), "iasl", &["-d", "dsdt.dat"]) else { return };
+    let source = std::fs::read_to_string(folder.path().join("dsdt.dsl")).unwrap();
+    for expected in ["Scope (\\_SB.PCI0)", "Device (VMBS)", "Name (_HID, \"VMBus\")", "IRQNoFlags ()"] {
+        assert!(source.contains(expected), "{expected}");
+    }
 }
 
 #[test]

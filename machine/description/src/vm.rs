@@ -1,6 +1,6 @@
 //! The whole of a VM.
 
-use crate::{Boot, DirectKernel, Floppy, IdeDrive, Processor, SerialPort, Size};
+use crate::{Boot, DirectKernel, Floppy, HyperV, IdeDrive, Processor, SerialPort, Size};
 use bulkhead_ids::VmId;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ pub struct VmDescription {
     /// The floppy drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floppy: Option<Floppy>,
+    /// The Hyper-V interface and its integration services.
+    #[serde(default, skip_serializing_if = "HyperV::is_default")]
+    pub hyperv: HyperV,
     /// COM1 and COM2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serial: Vec<SerialPort>,
@@ -67,6 +70,7 @@ impl VmDescription {
             direct_kernel: None,
             ide: Vec::new(),
             floppy: None,
+            hyperv: HyperV::default(),
             serial: Vec::new(),
             test_devices: false,
         }

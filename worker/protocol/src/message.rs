@@ -166,6 +166,14 @@ pub enum Event {
     },
     /// The guest was reset and starts again.
     Reset,
+    /// The guest says through the Hyper-V interface that it has crashed. It may still run on, for a dump or a reboot.
+    GuestCrashed {
+        /// The five crash parameters; their meaning is the guest's.
+        parameters: [u64; 5],
+        /// The end of its log, if it gave one; at most 4096 characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
     /// The VM has ended; the worker closes the connection after this.
     Ended {
         /// Why.

@@ -36,6 +36,7 @@ fn requests_replies_and_descriptors_arrive() {
     for message in [
         FromWorker::Reply(Reply { id: 2, result: Ok(Answer::Done) }),
         FromWorker::Event(Event::State { state: VmState::Running }),
+        FromWorker::Event(Event::GuestCrashed { parameters: [1, 2, 3, 4, u64::MAX], text: Some("panic".into()) }),
         FromWorker::Event(Event::Ended { by: EndedBy::DebugExit(3), detail: None, stats }),
     ] {
         worker.send(&message, &[]).unwrap();

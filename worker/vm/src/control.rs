@@ -4,6 +4,7 @@ use crate::vm::Vm;
 use anyhow::{Context, Result};
 use bulkhead_device::PowerRequest;
 use bulkhead_engine::EngineError;
+use bulkhead_hyperv::GuestCrash;
 use bulkhead_linux::{SeqPacket, sealed_memfd};
 use bulkhead_machine::{MachineError, Resources};
 use bulkhead_vm_description::VmDescription;
@@ -26,6 +27,8 @@ pub enum Input {
     Disconnected,
     /// The guest asks something of the machine; its processors stop.
     Power(PowerRequest),
+    /// The guest reports that it has crashed.
+    GuestCrash(GuestCrash),
     /// A test program ends the VM.
     DebugExit(u32),
     /// A processor shut down.
@@ -105,6 +108,10 @@ impl Control {
                 }
                 Input::Disconnected => Some(EndedBy::Disconnected.into()),
                 Input::Power(request) => self.power(request),
+                Input::GuestCrash(GuestCrash { parameters, text }) => {
+                    self.event(Event::GuestCrashed { parameters, text });
+                    None
+                }
                 Input::TripleFault { vp } => self.triple_fault(vp),
                 Input::Engine(error) => Some(End { by: EndedBy::Failed, detail: Some(chain(&error)) }),
                 Input::Broken(what) => Some(End { by: EndedBy::Failed, detail: Some(what) }),

@@ -3,6 +3,7 @@
 use crate::control::Input;
 use bulkhead_device::{PowerRequest, PowerSink};
 use bulkhead_engine::Partition;
+use bulkhead_hyperv::{CrashSink, GuestCrash};
 use bulkhead_machine::GuestRequests;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
@@ -58,6 +59,12 @@ impl PowerSink for PowerSwitch {
         self.gate.close();
         // The loop is gone only when the process ends.
         let _ = self.inputs.send(Input::Power(request));
+    }
+}
+
+impl CrashSink for PowerSwitch {
+    fn guest_crashed(&self, crash: GuestCrash) {
+        let _ = self.inputs.send(Input::GuestCrash(crash));
     }
 }
 

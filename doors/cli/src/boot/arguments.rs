@@ -69,6 +69,9 @@ pub struct Arguments {
     /// Id of the VM; a new one if not given
     #[arg(long, value_name = "UUID")]
     pub id: Option<String>,
+    /// A plain PC: no Hyper-V interface, no VMBus
+    #[arg(long)]
+    pub no_hyperv: bool,
     /// Add the debug ports of bare-metal test programs: exit at F4h, console at E9h
     #[arg(long)]
     pub test_devices: bool,

@@ -28,6 +28,7 @@ pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
     vm.processor.level = cpu_level(&arguments.cpu_level)?;
     vm.processor.engine = engine(&arguments.engine)?;
     vm.processor.deterministic = arguments.deterministic;
+    vm.hyperv.enabled = !arguments.no_hyperv;
     vm.boot.no_reboot = arguments.no_reboot;
     vm.test_devices = arguments.test_devices;
     boot(arguments, &mut vm)?;

@@ -83,9 +83,20 @@ fn wait(worker: &mut Worker, signals: &SignalFd, arguments: &Arguments) -> Resul
         }
         match worker.next()? {
             News::Event(Event::Ended { by, detail, stats }) => return Ok(End { by, detail, stats }),
+            News::Event(Event::GuestCrashed { parameters, text }) => report_crash(&parameters, text.as_deref()),
             News::Event(_) | News::LateReply => {}
             News::Gone => return Err(worker.gone()),
         }
+    }
+}
+
+/// Tells people what a crashing guest said; its terminal may be raw.
+fn report_crash(parameters: &[u64], text: Option<&str>) {
+    let parameters: Vec<String> = parameters.iter().map(|value| format!("{value:#x}")).collect();
+    eprint!("\r\nbulkhead: the guest reports that it has crashed (parameters {})", parameters.join(" "));
+    match text {
+        Some(text) => eprint!("; the end of its log:\r\n{}\r\n", text.trim_end().replace('\n', "\r\n")),
+        None => eprint!("\r\n"),
     }
 }
 

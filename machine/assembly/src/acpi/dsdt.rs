@@ -24,6 +24,9 @@ pub fn dsdt(config: &AcpiConfig) -> Vec<u8> {
     for object in [sleep_states(), processors(config.vps), pci_root(config.low_ram), isa_devices(config)] {
         dsdt.append_slice(&object);
     }
+    if config.vmbus {
+        dsdt.append_slice(&vmbus());
+    }
     dsdt.as_slice().to_vec()
 }
 
@@ -120,6 +123,24 @@ fn isa_devices(config: &AcpiConfig) -> Vec<u8> {
     Scope::raw(Path::new("\\_SB_"), devices)
 }
 
+/// VMBus, named as on Hyper-V. It is behind the PCI bridge, because guests give synthetic devices memory out of the windows of
+/// what it is behind. Drivers want resources, but use none: interrupt 7 is what no driver mistakes for one to share.
+fn vmbus() -> Vec<u8> {
+    let resources = ResourceTemplate::new(vec![&VMBUS_IRQ]);
+    let device = bytes(&Device::new(
+        Path::new("VMBS"),
+        vec![
+            &Name::new(Path::new("_HID"), &"VMBus"),
+            &Name::new(Path::new("_UID"), &0u8),
+            &Name::new(Path::new("_STA"), &0xfu8),
+            &Name::new(Path::new("_CRS"), &resources),
+        ],
+    ));
+    Scope::raw(Path::new("\\_SB_.PCI0"), device)
+}
+
+/// Interrupt 7, edge, active high, not the extended descriptor that Linux would map.
+const VMBUS_IRQ: Raw = Raw(&[0x22, 0x80, 0x00]);
 const FLOPPY_PORTS: Raw = Raw(&[0x47, 1, 0xf2, 0x03, 0xf2, 0x03, 1, 4]);
 const FLOPPY_STATUS: Raw = Raw(&[0x47, 1, 0xf7, 0x03, 0xf7, 0x03, 1, 1]);
 /// Interrupt 6, edge, active high.

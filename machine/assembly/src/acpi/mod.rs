@@ -28,6 +28,8 @@ pub struct AcpiConfig {
     pub serial: [bool; 2],
     /// Whether there is a floppy controller.
     pub floppy: bool,
+    /// Whether there is a VMBus.
+    pub vmbus: bool,
     /// Bytes of RAM below 4 GiB: PCI devices are behind it.
     pub low_ram: u64,
 }
