@@ -133,6 +133,16 @@ impl Producer {
         Ok(self.tail == self.head)
     }
 
+    /// Bytes that are free, looking now. A frame takes its length, a header of 32 bytes and up to 63 more; and because it never wraps,
+    /// as much again may be skipped.
+    ///
+    /// # Errors
+    /// `Broken`.
+    pub fn room(&mut self) -> Result<u32, RingError> {
+        self.read_tail()?;
+        Ok(self.free())
+    }
+
     /// Bytes that were sent and not read yet, looking now.
     ///
     /// # Errors
