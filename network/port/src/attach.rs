@@ -156,8 +156,15 @@ impl Connector {
 /// An attached port, on the side of the NIC.
 #[derive(Debug)]
 pub struct Port {
-    /// The rings.
+    /// The rings: for the adapter.
     pub ring: PortRing,
+    /// The switch: for whoever plugs the adapter in. The port lives as long as this.
+    pub control: PortControl,
+}
+
+/// The handshake's socket, over which the switch tells what changes.
+#[derive(Debug)]
+pub struct PortControl {
     info: PortInfo,
     socket: SeqPacket,
 }
@@ -207,16 +214,18 @@ impl Port {
         };
         let memory = Arc::new(SharedMapping::new(memory)?);
         let ring = nic_side(memory, size, WakeSender::from(to_switch), WakeReceiver::from(from_switch));
-        Ok(Port { ring, info, socket })
+        Ok(Port { ring, control: PortControl { info, socket } })
     }
+}
 
+impl PortControl {
     /// What the switch last said of the port.
     pub fn info(&self) -> &PortInfo {
         &self.info
     }
 
     /// Readable when the switch has news of the port, or is gone: then call [`news`](Self::news).
-    pub fn control(&self) -> BorrowedFd<'_> {
+    pub fn readable(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 

@@ -29,14 +29,17 @@ mod consumer;
 pub mod fuzz;
 mod layout;
 mod metadata;
+mod nic;
 mod producer;
 mod wake;
 
 pub use attach::{
-    AttachError, AttachOptions, AttachReply, AttachRequest, Connector, Offer, Port, PortInfo, accept, refuse, tell,
+    AttachError, AttachOptions, AttachReply, AttachRequest, Connector, Offer, Port, PortControl, PortInfo, accept,
+    refuse, tell,
 };
 pub use consumer::{Consumer, Frame};
 pub use layout::{RingSize, RingSizeError};
+pub use nic::Nic;
 pub use producer::{Producer, Slot};
 pub use wake::{WakeReceiver, WakeSender, wake_pair};
 

@@ -150,16 +150,16 @@ fn the_handshake_attaches_refuses_and_brings_news() {
     });
     let mut port = Port::attach_over(at_nic, "t1", RingSize::default(), AttachOptions::ALL).unwrap();
     let (mut ring, at_switch) = switch.join().unwrap();
-    assert_eq!(*port.info(), info());
+    assert_eq!(*port.control.info(), info());
     ring.tx.send(&FrameMeta::default(), &[&[9; 64]]).unwrap();
     ring.tx.publish().unwrap();
     assert_eq!(port.ring.rx.peek().unwrap().unwrap().len(), 64);
-    assert!(!port.news().unwrap());
+    assert!(!port.control.news().unwrap());
     tell(&at_switch, &PortInfo { link_up: false, ..info() }).unwrap();
-    assert!(port.news().unwrap());
-    assert!(!port.info().link_up);
+    assert!(port.control.news().unwrap());
+    assert!(!port.control.info().link_up);
     drop((ring, at_switch));
-    assert!(matches!(port.news(), Err(AttachError::NoAnswer)));
+    assert!(matches!(port.control.news(), Err(AttachError::NoAnswer)));
 
     let (at_nic, at_switch) = SeqPacket::pair().unwrap();
     refuse(&at_switch, "no such port".into());

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use bulkhead_device::{Device, QuiesceToken};
 use bulkhead_packets::MacAddress;
-use bulkhead_port::PortRing;
+use bulkhead_port::{Nic, PortRing};
 use bulkhead_reactor::{Interest, Reactor, Watch};
 use bulkhead_saved_state::{SavedState, SavedStateError};
 use bulkhead_vmbus_channel::{Channel, ChannelDevice, Offer, OpenRefused, Outgoing, Packet, PacketKind, class};
@@ -150,30 +150,6 @@ impl NetworkAdapter {
                 config,
             })
         })
-    }
-
-    /// Plugs the adapter into a port, in place of the one it was in.
-    ///
-    /// # Errors
-    /// The host has no descriptors left; the cable is then out.
-    pub fn connect(&mut self, ring: PortRing) -> std::io::Result<()> {
-        self.port = None;
-        let me = self.me.clone();
-        let watch = self.reactor.watch(&ring.wake, Interest::READ, move |_| {
-            if let Some(adapter) = me.upgrade() {
-                adapter.lock().port_woken();
-            }
-        })?;
-        self.port = Some(Connection { ring, _watch: watch });
-        self.set_link(true);
-        self.run();
-        Ok(())
-    }
-
-    /// Pulls the cable out: the guest sees its link go down.
-    pub fn disconnect(&mut self) {
-        self.port = None;
-        self.set_link(false);
     }
 
     /// Whether the cable is in a port that works.
@@ -444,6 +420,27 @@ impl NetworkAdapter {
         // A cable that was plugged in or pulled out meanwhile is news.
         self.set_link(link_up);
         Ok(())
+    }
+}
+
+impl Nic for NetworkAdapter {
+    fn connect(&mut self, ring: PortRing) -> std::io::Result<()> {
+        self.port = None;
+        let me = self.me.clone();
+        let watch = self.reactor.watch(&ring.wake, Interest::READ, move |_| {
+            if let Some(adapter) = me.upgrade() {
+                adapter.lock().port_woken();
+            }
+        })?;
+        self.port = Some(Connection { ring, _watch: watch });
+        self.set_link(true);
+        self.run();
+        Ok(())
+    }
+
+    fn disconnect(&mut self) {
+        self.port = None;
+        self.set_link(false);
     }
 }
 

@@ -6,6 +6,7 @@ use bulkhead_device::Device;
 use bulkhead_guest_log::GuestLog;
 use bulkhead_guest_memory::{GuestMemory, PAGE_SIZE};
 use bulkhead_packets::{FrameMeta, MacAddress};
+use bulkhead_port::Nic;
 use bulkhead_reactor::{Time, VirtualReactor};
 use bulkhead_vmbus_channel::test_support::GuestChannel;
 use bulkhead_vmbus_channel::{ChannelDevice, Gpadl};

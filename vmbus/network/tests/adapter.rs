@@ -7,7 +7,7 @@ use bulkhead_guest_log::GuestLog;
 use bulkhead_guest_memory::{GuestMemory, PAGE_SIZE};
 use bulkhead_network_vsp::{Config, NetworkAdapter};
 use bulkhead_packets::{Checksum, FrameMeta, MacAddress, SegmentKind, VlanTag};
-use bulkhead_port::{PortRing, RingSize};
+use bulkhead_port::{Nic, PortRing, RingSize};
 use bulkhead_reactor::{Reactor, Time, VirtualReactor};
 use bulkhead_vmbus_channel::test_support::GuestChannel;
 use bulkhead_vmbus_channel::{ChannelDevice, Gpadl, PacketKind};
