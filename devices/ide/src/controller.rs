@@ -365,6 +365,11 @@ impl PortIo for IdeController {
         4
     }
 
+    fn keeps_waiting(&self, bank: u8) -> bool {
+        // Task file or alternate status. The bus master's registers tell more than that.
+        bank < 4 && self.channels[usize::from(bank & 1)].in_flight
+    }
+
     fn port_read_string(&mut self, bank: u8, offset: u16, size: u8, data: &mut [u8]) {
         if let Some(channel) = self.data(bank, offset) {
             return channel.read_data(data);

@@ -24,6 +24,13 @@ pub trait PortIo: Device {
         1
     }
 
+    /// Whether a guest that reads this bank can learn nothing but that it must wait for threads of the host. A VP that polls
+    /// then gives way to them: on a loaded host they would not come to run beside it.
+    fn keeps_waiting(&self, bank: u8) -> bool {
+        let _ = bank;
+        false
+    }
+
     /// REP INS: `data.len() / size` reads of the same port. For devices with a data port that can copy at once.
     fn port_read_string(&mut self, bank: u8, offset: u16, size: u8, data: &mut [u8]) {
         for item in data.chunks_exact_mut(usize::from(size)) {
@@ -91,7 +98,13 @@ impl PortBus {
             return self.read_bytes(port, size);
         }
         let mut device = found.device.lock();
-        read_device(&mut *device, found.bank, found.offset as u16, size)
+        let value = read_device(&mut *device, found.bank, found.offset as u16, size);
+        let waiting = device.keeps_waiting(found.bank);
+        drop(device);
+        if waiting {
+            std::thread::yield_now();
+        }
+        value
     }
 
     /// OUT of 1, 2 or 4 bytes. Writes to ports that nobody claims vanish.
