@@ -62,7 +62,7 @@ impl TimeSync {
 
 impl Service for TimeSync {
     const IDENTITY: Identity = Identity {
-        name: "time-sync",
+        name: "time",
         class: class::TIME_SYNC,
         instance: class::TIME_SYNC_INSTANCE,
         message_type: 4,

@@ -160,7 +160,7 @@ fn failure(what: &'static str, outcome: Outcome<'_>, within: Duration) -> Option
 
 impl Service for VolumeSnapshot {
     const IDENTITY: Identity = Identity {
-        name: "volume-snapshot",
+        name: "vss",
         class: class::VSS,
         instance: uuid!("5ced1297-4598-4915-a5fc-ad21bb4d02a4"),
         message_type: 5,

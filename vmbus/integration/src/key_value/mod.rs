@@ -104,7 +104,7 @@ impl KeyValue {
 
 impl Service for KeyValue {
     const IDENTITY: Identity = Identity {
-        name: "key-value",
+        name: "kvp",
         class: class::KVP,
         instance: class::KVP_INSTANCE,
         message_type: 2,
