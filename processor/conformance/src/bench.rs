@@ -7,14 +7,16 @@ use std::time::Duration;
 use bulkhead_engine::cpu_model::{CpuLevel, CpuModel};
 use bulkhead_engine::saved_state::SavedVp;
 use bulkhead_engine::{
-    Access, Engine, EngineError, Msi, Partition, PartitionConfig, RunLimit, Stop, Vp, VpExits, VpState,
+    Access, Engine, EngineError, HypercallRegisters, Msi, Partition, PartitionConfig, RunLimit, Stop, Vp, VpExits,
+    VpState,
 };
 use bulkhead_guest_memory::GuestMemory;
+use bulkhead_hyperv::HyperV;
 use bulkhead_reactor::{HostReactor, Reactor};
 use parking_lot::Mutex;
 
-use crate::Program;
-use crate::start;
+use crate::hyperv::{self, Interface, Outside};
+use crate::{Program, start};
 
 /// RAM of the bench: 6 MiB from address 0.
 pub const RAM: u64 = 6 << 20;
@@ -34,8 +36,8 @@ pub struct Outcome {
 }
 
 /// State that exits of all VPs share.
-struct Devices {
-    reports: Mutex<Vec<u32>>,
+pub(crate) struct Devices {
+    pub reports: Mutex<Vec<u32>>,
     ended: Mutex<Option<String>>,
     latch: Mutex<u32>,
     ext_int: Mutex<Option<u8>>,
@@ -51,6 +53,7 @@ pub struct Bench {
     /// RAM.
     pub memory: GuestMemory,
     devices: Arc<Devices>,
+    hyperv: Option<Arc<HyperV>>,
     vp_count: u32,
     reactor: Reactor,
     _host: HostReactor,
@@ -62,7 +65,8 @@ impl Bench {
         let memory = GuestMemory::builder().anonymous(0, RAM).build().map_err(|error| refused(&error))?;
         let first = start::prepare(&memory, program.mode, program.code);
         let states = (0..program.vps).map(|index| if index == 0 { first.clone() } else { VpState::power_on(index, 0) });
-        Self::assemble(engine, memory, states.collect(), Arc::new(Devices::new()))
+        let hyperv = if program.hyperv { Interface::New } else { Interface::Absent };
+        Self::assemble(engine, memory, states.collect(), Arc::new(Devices::new()), hyperv)
     }
 
     /// Takes the partition apart and makes an equal one over the same RAM; the VPs go through their saved form.
@@ -72,7 +76,11 @@ impl Bench {
             let bytes = minicbor::to_vec(SavedVp::from(&vp.state()?)).map_err(|error| refused(&error))?;
             states.push(minicbor::decode::<SavedVp>(&bytes).map_err(|error| refused(&error))?.restore(index)?);
         }
-        let restored = Self::assemble(engine, self.memory.clone(), states, self.devices.clone())?;
+        let hyperv = match &self.hyperv {
+            Some(interface) => Interface::Saved(interface.save().map_err(|error| refused(&error))?),
+            None => Interface::Absent,
+        };
+        let restored = Self::assemble(engine, self.memory.clone(), states, self.devices.clone(), hyperv)?;
         for range in &*self.devices.read_only.lock() {
             restored.partition.map(range.clone(), range.start, Access::ReadOnly)?;
         }
@@ -85,14 +93,19 @@ impl Bench {
         memory: GuestMemory,
         states: Vec<VpState>,
         devices: Arc<Devices>,
+        interface: Interface,
     ) -> Result<Self, EngineError> {
         let (host, reactor) = HostReactor::start(bulkhead_reactor::Time::ZERO).map_err(|error| refused(&error))?;
         let vp_count = u32::try_from(states.len()).unwrap_or(u32::MAX);
         let model = CpuModel { level: CpuLevel::V2, crypto: false };
+        let mut cpuid = model.cpuid(vp_count);
+        if !matches!(interface, Interface::Absent) {
+            bulkhead_hyperv::add_leaves(&mut cpuid, vp_count);
+        }
         let config = PartitionConfig {
             vp_count,
             memory: memory.clone(),
-            cpuid: model.cpuid(vp_count),
+            cpuid,
             reactor: reactor.clone(),
             tsc_hz: TSC_HZ,
             deterministic: false,
@@ -101,7 +114,9 @@ impl Bench {
         partition.map(0..RAM, 0, Access::ReadWrite)?;
         let vps = (0..).zip(&states).map(|(index, state)| partition.create_vp(index, state));
         let vps = vps.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { partition, vps, memory, devices, vp_count, reactor, _host: host })
+        let outside = Outside { partition: Arc::downgrade(&partition), devices: devices.clone(), vp_count };
+        let hyperv = hyperv::interface(interface, Arc::new(outside), &memory, &reactor, TSC_HZ)?;
+        Ok(Self { partition, vps, memory, devices, hyperv, vp_count, reactor, _host: host })
     }
 
     /// Runs all VPs, a thread each, until the program ends, one of them stops for good, or time is up.
@@ -113,8 +128,10 @@ impl Bench {
         };
         watchdog.set(self.reactor.now() + TOO_LONG);
         std::thread::scope(|scope| {
-            for vp in &mut self.vps {
-                let mut exits = Exits { partition: partition.clone(), devices: devices.clone(), vp_count };
+            for (index, vp) in (0..).zip(&mut self.vps) {
+                let hyperv = self.hyperv.clone();
+                let mut exits =
+                    Exits { index, partition: partition.clone(), devices: devices.clone(), hyperv, vp_count };
                 let (partition, devices) = (partition.clone(), devices.clone());
                 scope.spawn(move || {
                     while devices.ended.lock().is_none() {
@@ -133,7 +150,7 @@ impl Bench {
     /// Runs VP 0 for one instruction on this thread.
     pub fn step(&mut self) -> Result<Stop, EngineError> {
         let (partition, devices) = (self.partition.clone(), self.devices.clone());
-        let mut exits = Exits { partition, devices, vp_count: self.vp_count };
+        let mut exits = Exits { index: 0, partition, devices, hyperv: self.hyperv.clone(), vp_count: self.vp_count };
         self.vps[0].run(&mut exits, RunLimit::Instructions(1))
     }
 
@@ -160,7 +177,7 @@ impl Devices {
         }
     }
 
-    fn end(&self, how: &str, partition: &dyn Partition, vp_count: u32) {
+    pub fn end(&self, how: &str, partition: &dyn Partition, vp_count: u32) {
         self.ended.lock().get_or_insert_with(|| how.to_owned());
         (0..vp_count).for_each(|index| partition.kick(index));
     }
@@ -168,8 +185,10 @@ impl Devices {
 
 /// Exits of one VP.
 struct Exits {
+    index: u32,
     partition: Arc<dyn Partition>,
     devices: Arc<Devices>,
+    hyperv: Option<Arc<HyperV>>,
     vp_count: u32,
 }
 
@@ -223,11 +242,28 @@ impl VpExits for Exits {
         reports.extend([0x3300_0000 | data.len() as u32, gpa as u32, u32::from_le_bytes(value)]);
     }
 
+    fn hypercall(&mut self, registers: &mut HypercallRegisters) -> bool {
+        self.hyperv.as_ref().is_some_and(|hyperv| hyperv.hypercall(registers))
+    }
+
+    fn reference_count(&mut self, tsc: u64) -> Option<u64> {
+        match &self.hyperv {
+            Some(hyperv) => Some(hyperv.reference_count(tsc)),
+            None => self.msr_read(bulkhead_engine::msr::TIME_REF_COUNT),
+        }
+    }
+
     fn msr_read(&mut self, msr: u32) -> Option<u64> {
+        if let Some(hyperv) = &self.hyperv {
+            return hyperv.msr_read(self.index, msr);
+        }
         (msr == 0x4000_0020).then_some(0x1234_5678_9abc_def0)
     }
 
     fn msr_write(&mut self, msr: u32, value: u64) -> Option<()> {
+        if let Some(hyperv) = &self.hyperv {
+            return hyperv.msr_write(self.index, msr, value);
+        }
         (msr == 0x4000_0021).then(|| self.devices.reports.lock().extend([value as u32, (value >> 32) as u32]))
     }
 
@@ -241,6 +277,6 @@ impl VpExits for Exits {
     }
 }
 
-fn refused(error: &dyn std::error::Error) -> EngineError {
+pub(crate) fn refused(error: &dyn std::error::Error) -> EngineError {
     EngineError::Unavailable { engine: "bench", reason: error.to_string() }
 }

@@ -9,6 +9,7 @@
 //! # expect: 0x11 0x22              everything that is written to port 0x80, in order
 //! # ends: TripleFault            `ended` (port 0xf4) if absent
 //! # timed: by the APIC timer    reports depend on real time: not stepped
+//! # hyperv: yes                  with the Hyper-V interface (see `src/hyperv.rs`)
 //! # needs: INT n at CPL 0          what an emulating KVM cannot do
 //! ```
 //!
@@ -19,6 +20,7 @@
 //! reports `0x0e000000 | vector`, its error code, and CR2 for a page fault, and goes on at the address in `recover`.
 
 mod bench;
+mod hyperv;
 mod program;
 mod start;
 

@@ -34,6 +34,8 @@ pub struct Program {
     pub end: String,
     /// Its reports depend on real time, so it cannot be stepped through.
     pub timed: bool,
+    /// The partition has the Hyper-V interface.
+    pub hyperv: bool,
     /// What it needs that an emulating KVM lacks.
     pub needs: Option<String>,
 }
@@ -71,6 +73,7 @@ fn parse(name: &'static str, source: &str, code: &'static [u8]) -> Program {
         expect,
         end: lines("ends").next().unwrap_or_else(|| "ended".into()),
         timed: lines("timed").next().is_some(),
+        hyperv: lines("hyperv").next().is_some(),
         needs: lines("needs").next(),
     }
 }
