@@ -1,6 +1,6 @@
 //! The limits of a VM, and which of them a description breaks.
 
-use crate::{DirectKernel, DriveKind, SerialConnection, VERSION, VmDescription};
+use crate::{DirectKernel, DriveKind, IoLimits, Medium, SerialConnection, VERSION, VmDescription};
 
 /// Most virtual processors of a VM.
 pub const MAX_VPS: u32 = 64;
@@ -14,6 +14,10 @@ pub const MAX_IDE_CONTROLLERS: u8 = 2;
 pub const MAX_DEVICES_PER_CONTROLLER: u8 = 2;
 /// Longest kernel command line, with the zero at its end (x86 Linux: COMMAND_LINE_SIZE).
 const MAX_COMMAND_LINE: usize = 2048;
+/// Least bandwidth of a disk, bytes per second: with less a guest gives up its requests.
+const LEAST_BANDWIDTH: u64 = 64 << 10;
+/// Highest limit of a disk: no disk is that fast.
+const MOST_PER_SECOND: u64 = 1 << 40;
 /// Longest name of a VM, in bytes.
 const MAX_NAME: usize = 255;
 
@@ -140,13 +144,13 @@ impl VmDescription {
                 return Err(Limit::Twice { what: drive.name() });
             }
             match &drive.medium {
-                Some(medium) => check_file("ide.medium.file", &medium.file)?,
+                Some(medium) => check_medium(&drive.name(), medium, drive.kind == DriveKind::Disk)?,
                 None if drive.kind == DriveKind::Disk => return Err(Limit::NoMedium { drive: drive.name() }),
                 None => {}
             }
         }
         match self.floppy.as_ref().and_then(|floppy| floppy.medium.as_ref()) {
-            Some(medium) => check_file("floppy.medium.file", &medium.file),
+            Some(medium) => check_medium("floppy", medium, false),
             None => Ok(()),
         }
     }
@@ -168,6 +172,26 @@ impl VmDescription {
         }
         Ok(())
     }
+}
+
+/// A medium of the drive `drive`; only hard disks are tracked and limited.
+fn check_medium(drive: &str, medium: &Medium, is_disk: bool) -> Result<(), Limit> {
+    check_file("medium.file", &medium.file)?;
+    let conflict = |what: String| Err(Limit::Conflict { what });
+    if !is_disk && (medium.tracking.is_some() || !medium.limits.is_none()) {
+        return conflict(format!("{drive} is no hard disk: its medium has neither tracking nor limits"));
+    }
+    if let Some(tracking) = &medium.tracking {
+        check_file("medium.tracking.file", &tracking.file)?;
+        if medium.read_only {
+            return conflict(format!("{drive} is read-only: there are no changes to track"));
+        }
+    }
+    let IoLimits { max_iops, max_bandwidth } = medium.limits;
+    range("medium.limits.max_iops", max_iops.unwrap_or(1), 1, MOST_PER_SECOND, |n| n.to_string())?;
+    let bandwidth = max_bandwidth.map_or(LEAST_BANDWIDTH, crate::Size::bytes);
+    let text = |bytes| crate::Size::from_bytes(bytes).to_string();
+    range("medium.limits.max_bandwidth", bandwidth, LEAST_BANDWIDTH, MOST_PER_SECOND, text)
 }
 
 fn range(what: &'static str, found: u64, least: u64, most: u64, text: impl Fn(u64) -> String) -> Result<(), Limit> {

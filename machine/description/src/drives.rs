@@ -1,5 +1,6 @@
 //! IDE drives and the floppy drive.
 
+use crate::Size;
 use serde::{Deserialize, Serialize};
 
 /// A drive on one of the two IDE controllers.
@@ -44,7 +45,7 @@ pub struct Floppy {
 }
 
 /// A disk image, ISO or floppy image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Medium {
     /// Its file.
@@ -55,6 +56,42 @@ pub struct Medium {
     /// Guests cannot write to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// Notes which parts of a hard disk are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<ChangeTracking>,
+    /// What guests get of a hard disk at most.
+    #[serde(default, skip_serializing_if = "IoLimits::is_none")]
+    pub limits: IoLimits,
+}
+
+/// Changed-block tracking of a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeTracking {
+    /// The tracking file: empty, or of an earlier time.
+    pub file: String,
+    /// Bitmaps that are begun if they are not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bitmaps: Vec<String>,
+}
+
+/// Limits of a disk; absent = none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IoLimits {
+    /// Requests per second, counted in units of 8 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_iops: Option<u64>,
+    /// Bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bandwidth: Option<Size>,
+}
+
+impl IoLimits {
+    /// There is no limit.
+    pub fn is_none(&self) -> bool {
+        *self == IoLimits::default()
+    }
 }
 
 impl Medium {

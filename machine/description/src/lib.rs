@@ -19,7 +19,7 @@ mod vm;
 
 pub use boot::{Boot, BootSource, DirectKernel, Firmware};
 pub use check::{Limit, MAX_DEVICES_PER_CONTROLLER, MAX_IDE_CONTROLLERS, MAX_MEMORY, MAX_VPS, MIN_MEMORY};
-pub use drives::{DriveKind, Floppy, IdeDrive, ImageFormat, Medium};
+pub use drives::{ChangeTracking, DriveKind, Floppy, IdeDrive, ImageFormat, IoLimits, Medium};
 pub use hyperv::{HyperV, IntegrationServices};
 pub use processor::{CpuLevel, EngineChoice, Processor};
 pub use serial::{SerialConnection, SerialPort};

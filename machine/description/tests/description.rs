@@ -136,7 +136,7 @@ fn sizes_are_read_as_people_write_them() {
 
 #[test]
 fn formats_come_from_the_extension_unless_stated() {
-    let medium = |file: &str, format| Medium { file: file.into(), format, read_only: false }.format();
+    let medium = |file: &str, format| Medium { file: file.into(), format, ..Medium::default() }.format();
     assert_eq!(medium("a/b.VHDX", None), ImageFormat::Vhdx);
     assert_eq!(medium("a.avhd", None), ImageFormat::Vhd);
     assert_eq!(medium("disk.img", None), ImageFormat::Raw);

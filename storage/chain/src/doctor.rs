@@ -2,7 +2,7 @@
 
 use crate::link::{Strictness, check_link};
 use crate::merge::link_to;
-use crate::open::{MAX_DEPTH, Opener, WARN_DEPTH, open_parent};
+use crate::open::{MAX_DEPTH, Opener, WARN_DEPTH, find_parent};
 use crate::paths::PathRules;
 use bulkhead_disk::{ErrorKind, Layer, ParentLink, Result};
 use serde::Serialize;
@@ -97,12 +97,12 @@ async fn examine(
     rules: &PathRules,
     ids: &[uuid::Uuid],
 ) -> (LinkReport, Option<Found>) {
-    let (finding, text, found) = match open_parent(opener, child, wanted, rules).await {
+    let (finding, text, found) = match find_parent(opener, child, wanted, rules).await {
         Err(error) if error.kind() == ErrorKind::ParentMissing => (Finding::Missing, error.to_string(), None),
         Err(error) => (Finding::Unreadable, error.to_string(), None),
         Ok(found) => {
-            let (finding, text) = judge(layer, &*found.1, ids);
-            (finding, text, Some(found))
+            let (finding, text) = judge(layer, &*found.layer, ids);
+            (finding, text, Some((found.path, found.layer)))
         }
     };
     let follow = matches!(finding, Finding::Good | Finding::Restamped | Finding::Unfit);

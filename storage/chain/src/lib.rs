@@ -23,5 +23,5 @@ mod paths;
 pub use doctor::{ChainReport, Finding, LinkReport, diagnose, reconnect};
 pub use link::{Strictness, check_link};
 pub use merge::{Merge, MergeControl, merge, merge_layers};
-pub use open::{ChainBuilder, MAX_DEPTH, Opener, WARN_DEPTH, open_chain};
+pub use open::{ChainBuilder, FoundParent, MAX_DEPTH, Opener, WARN_DEPTH, find_parent, open_chain};
 pub use paths::PathRules;

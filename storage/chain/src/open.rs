@@ -94,31 +94,47 @@ pub async fn open_chain(
     let mut path = leaf.to_owned();
     let mut link = builder.push(opener.open(leaf, read_only).await?)?;
     while let Some(wanted) = link {
-        let (parent, layer) = open_parent(opener, &path, &wanted, rules).await?;
-        link = builder.push(layer)?;
-        path = parent;
+        let parent = find_parent(opener, &path, &wanted, rules).await?;
+        link = builder.push(parent.layer)?;
+        path = parent.path;
     }
     builder.finish()
 }
 
-/// Opens the first candidate with the wanted id; else the first that opens (its mismatch is then the error to report).
-pub(crate) async fn open_parent(
+/// A parent that was found.
+pub struct FoundParent {
+    /// Where.
+    pub path: PathBuf,
+    /// Itself, read-only.
+    pub layer: Rc<dyn Layer>,
+    /// The path in the child's link that led there; None when only a file's name did.
+    pub locator: Option<String>,
+}
+
+/// Opens the first candidate with the wanted id, read-only; else the first that opens (its mismatch is then the error to
+/// report).
+///
+/// # Errors
+/// `ParentMissing` naming every path that was tried, and those of the opener.
+pub async fn find_parent(
     opener: &dyn Opener,
     child: &Path,
     link: &ParentLink,
     rules: &PathRules,
-) -> Result<(PathBuf, Rc<dyn Layer>)> {
+) -> Result<FoundParent> {
     let mut second_best = None;
     let mut refused = None;
     let candidates = rules.candidates(child, link);
-    for candidate in &candidates {
-        match opener.open(candidate, true).await {
+    for path in &candidates {
+        match opener.open(path, true).await {
             Ok(layer) => {
                 let id = layer.link_id();
+                let locator = rules.locator(child, link, path).map(str::to_owned);
+                let found = FoundParent { path: path.clone(), layer, locator };
                 if id == link.id || Some(id) == link.second_id {
-                    return Ok((candidate.clone(), layer));
+                    return Ok(found);
                 }
-                second_best.get_or_insert((candidate.clone(), layer));
+                second_best.get_or_insert(found);
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => drop(refused.get_or_insert(error)),

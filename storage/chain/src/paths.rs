@@ -38,6 +38,13 @@ impl PathRules {
         out
     }
 
+    /// Which of the link's paths means `path`; None for one that was found by its file name.
+    pub fn locator<'a>(&self, child: &Path, link: &'a ParentLink, path: &Path) -> Option<&'a str> {
+        let folder = child.parent().unwrap_or(Path::new(""));
+        let means = |said: &&String| self.translate(folder, said).is_some_and(|meant| normalize(&meant) == path);
+        link.paths.iter().find(means).map(String::as_str)
+    }
+
     /// True for a path inside the roots.
     pub fn is_allowed(&self, path: &Path) -> bool {
         let clean = !path.as_os_str().as_encoded_bytes().contains(&0) && path.file_name().is_some();

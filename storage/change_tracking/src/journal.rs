@@ -108,6 +108,13 @@ impl Journal {
         Ok(journal)
     }
 
+    /// Reads a file that is there, for the disk and the state that it names itself.
+    pub async fn reopen(file: Rc<dyn File>) -> Result<Self> {
+        let found = read_head(&*file).await?;
+        let expected = Head::new(found.size, found.stamps);
+        Self::open(file, expected).await
+    }
+
     /// Takes over what the file says, and counts as changed what it cannot know.
     async fn recover(&self, found: Head, expected: Head) -> Result<()> {
         let mut suspects = found.regions.ranges(expected.size);

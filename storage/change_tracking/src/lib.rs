@@ -1,7 +1,7 @@
 //! Changed-block tracking: which 64 KiB granules of a disk were written since a point in time.
 //!
 //! [`ChangeTracker`] is a filter over a disk. It keeps up to eight named bitmaps in one small file; a backup reads the
-//! granules of a bitmap instead of the disk.
+//! granules of a bitmap instead of the disk. [`Bitmaps`] is the file alone, while nobody writes to the disk.
 //!
 //! | module | what |
 //! |---|---|
@@ -33,4 +33,4 @@ mod tracker;
 
 pub use granules::GRANULE;
 pub use head::{MAX_BITMAPS, MAX_NAME};
-pub use tracker::{BitmapInfo, ChangeTracker, Stamp};
+pub use tracker::{BitmapInfo, Bitmaps, ChangeTracker, Stamp};

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::rc::Rc;
 
 use bulkhead_disk::{
@@ -35,13 +35,18 @@ pub struct BitmapInfo {
     pub changed: u64,
 }
 
-/// A disk whose writes are noted in bitmaps.
-pub struct ChangeTracker {
-    node: Rc<dyn Node>,
+/// The bitmaps of a tracking file.
+pub struct Bitmaps {
     journal: Journal,
     /// Writes that were noted and are not done: a bitmap that begins meanwhile must have them too. A write whose future was
     /// dropped stays here, because it may still reach the disk.
     in_flight: RefCell<BTreeMap<u64, Range<u64>>>,
+}
+
+/// A disk whose writes are noted in bitmaps.
+pub struct ChangeTracker {
+    node: Rc<dyn Node>,
+    bitmaps: Bitmaps,
     next: Cell<u64>,
 }
 
@@ -54,8 +59,66 @@ impl ChangeTracker {
     /// `Corrupt` for a file that is no tracking file (an empty one may take its place), and those of the file.
     pub async fn open(node: Rc<dyn Node>, file: Rc<dyn File>, stamp: Stamp) -> Result<Self> {
         let head = Head::new(node.facts().size, [stamp.now, stamp.next]);
-        let journal = Journal::open(file, head).await?;
-        Ok(Self { node, journal, in_flight: RefCell::default(), next: Cell::new(0) })
+        let bitmaps = Bitmaps::new(Journal::open(file, head).await?);
+        Ok(Self { node, bitmaps, next: Cell::new(0) })
+    }
+
+    /// Saves the bitmaps for the last time; `stamp` is the state in which the disk was closed.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub async fn close(&self, stamp: Uuid) -> Result<()> {
+        self.journal.state.borrow_mut().head.stamps = [stamp; 2];
+        self.journal.save().await
+    }
+
+    async fn write(&self, request: Request) -> Completion {
+        let range = request.range();
+        if let Err(error) = check_range(&self.node.facts(), &range, true) {
+            return Completion::failed(error, request.into_buffer());
+        }
+        let is_tracked = self.journal.state.borrow().head.slots.iter().flatten().any(|slot| slot.tracking);
+        let ticket = self.next.get();
+        self.next.set(ticket + 1);
+        self.in_flight.borrow_mut().insert(ticket, range.clone());
+        let mut covered = Ok(());
+        if is_tracked && !range.is_empty() {
+            self.journal.state.borrow_mut().note_write(&range);
+            covered = self.journal.cover(&range).await;
+        }
+        let completion = match covered {
+            Ok(()) => self.node.run(request).await,
+            Err(error) => Completion::failed(error, request.into_buffer()),
+        };
+        self.in_flight.borrow_mut().remove(&ticket);
+        completion
+    }
+}
+
+impl Deref for ChangeTracker {
+    type Target = Bitmaps;
+
+    fn deref(&self) -> &Bitmaps {
+        &self.bitmaps
+    }
+}
+
+impl Bitmaps {
+    fn new(journal: Journal) -> Self {
+        Self { journal, in_flight: RefCell::default() }
+    }
+
+    /// Opens the file of a disk that nobody tracks now. What was written before a crash counts as changed.
+    ///
+    /// # Errors
+    /// `Corrupt` for a file that is no tracking file, and those of the file.
+    pub async fn open(file: Rc<dyn File>) -> Result<Self> {
+        Ok(Self::new(Journal::reopen(file).await?))
+    }
+
+    /// Bytes of the disk.
+    pub fn disk_size(&self) -> u64 {
+        self.journal.state.borrow().head.size
     }
 
     /// The bitmaps there are.
@@ -147,15 +210,6 @@ impl ChangeTracker {
         self.journal.save().await
     }
 
-    /// Saves the bitmaps for the last time; `stamp` is the state in which the disk was closed.
-    ///
-    /// # Errors
-    /// Those of the file.
-    pub async fn close(&self, stamp: Uuid) -> Result<()> {
-        self.journal.state.borrow_mut().head.stamps = [stamp; 2];
-        self.journal.save().await
-    }
-
     /// Puts a new bitmap into a free slot; it has what is in flight.
     fn begin_bitmap(&self, state: &mut State, name: &str) -> Result<()> {
         check_name(state, name)?;
@@ -171,28 +225,6 @@ impl ChangeTracker {
             state.insert(range, |other, _| other == slot);
         }
         Ok(())
-    }
-
-    async fn write(&self, request: Request) -> Completion {
-        let range = request.range();
-        if let Err(error) = check_range(&self.node.facts(), &range, true) {
-            return Completion::failed(error, request.into_buffer());
-        }
-        let is_tracked = self.journal.state.borrow().head.slots.iter().flatten().any(|slot| slot.tracking);
-        let ticket = self.next.get();
-        self.next.set(ticket + 1);
-        self.in_flight.borrow_mut().insert(ticket, range.clone());
-        let mut covered = Ok(());
-        if is_tracked && !range.is_empty() {
-            self.journal.state.borrow_mut().note_write(&range);
-            covered = self.journal.cover(&range).await;
-        }
-        let completion = match covered {
-            Ok(()) => self.node.run(request).await,
-            Err(error) => Completion::failed(error, request.into_buffer()),
-        };
-        self.in_flight.borrow_mut().remove(&ticket);
-        completion
     }
 }
 

@@ -86,6 +86,16 @@ impl Buffer {
         Self::from(bytes)
     }
 
+    /// A buffer of `len` bytes like one from [`Buffer::zeroed`], but with any contents: in this buffer's memory if it has that
+    /// length, for loops that fill it again and again.
+    #[must_use]
+    pub fn reuse(self, len: usize) -> Self {
+        match &self.pieces {
+            Pieces::One(Piece::Owned(bytes)) if bytes.len() == len => self,
+            _ => Self::zeroed(len),
+        }
+    }
+
     /// A copy of `data` in one piece (aligned).
     pub fn copy_of(data: &[u8]) -> Self {
         let mut bytes = BytesMut::with_capacity(data.len() + ALIGN);

@@ -1,5 +1,6 @@
 //! Whether two disks hold the same bytes.
 
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use bulkhead_disk::{BlockKind, Buffer, LocalFuture, Node, Request, Result, StatusExtent, join_all};
@@ -7,8 +8,10 @@ use bulkhead_disk::{BlockKind, Buffer, LocalFuture, Node, Request, Result, Statu
 use crate::copy::aligned_pieces;
 use crate::{Control, report};
 
-const PIECE: u64 = 1 << 20;
-const LANES: usize = 8;
+/// Bytes of one read: two of them stay in the processor's cache.
+const PIECE: u64 = 256 << 10;
+/// Pieces at once, so that devices have reads of both disks to do at any time.
+const LANES: usize = 16;
 const WINDOW: u64 = 1 << 30;
 
 /// The answer.
@@ -65,42 +68,66 @@ async fn compare_window((a, b): (&dyn Node, Option<&dyn Node>), window: Range<u6
             _ => merged.push(range),
         }
     }
-    let pieces: Vec<Range<u64>> = merged.into_iter().flat_map(|range| aligned_pieces(range, PIECE)).collect();
-    for batch in pieces.chunks(LANES) {
-        let lane = |range: &Range<u64>| -> LocalFuture<'_, _> { Box::pin(compare_piece(a, b, range.clone())) };
-        let found = join_all(batch.iter().map(lane).collect()).await;
-        for difference in found {
-            if let Some(offset) = difference? {
-                return Ok(Some(offset));
+    let pieces = RefCell::new(merged.into_iter().flat_map(|range| aligned_pieces(range, PIECE)));
+    let first = Cell::new(None);
+    let lane = |_| -> LocalFuture<'_, Result<()>> {
+        Box::pin(async {
+            let mut lane = Lane { a, b, left: Buffer::empty(), right: Buffer::empty() };
+            loop {
+                let next = pieces.borrow_mut().next();
+                // What lies behind a difference is not looked at any more.
+                let Some(range) = next.filter(|range| first.get().is_none_or(|at| range.start < at)) else {
+                    return Ok(());
+                };
+                if let Some(offset) = lane.compare(range).await? {
+                    first.set(Some(first.get().map_or(offset, |at: u64| at.min(offset))));
+                }
             }
-        }
-    }
-    Ok(None)
+        })
+    };
+    let results = join_all((0..LANES).map(lane).collect()).await;
+    results.into_iter().collect::<Result<()>>()?;
+    Ok(first.get())
 }
 
 fn data_ranges(extents: Vec<StatusExtent>) -> Vec<Range<u64>> {
     extents.into_iter().filter(|extent| extent.kind == BlockKind::Data).map(|extent| extent.range).collect()
 }
 
-async fn compare_piece(a: &dyn Node, b: Option<&dyn Node>, range: Range<u64>) -> Result<Option<u64>> {
-    let left = read(a, range.clone()).await?;
-    let right = match b {
-        Some(b) => read(b, range.clone()).await?,
-        None if left.is_zero() => return Ok(None),
-        None => Buffer::zeroed(left.len()),
-    };
-    let equal = match (left.as_slice(), right.as_slice()) {
-        (Some(left), Some(right)) => left == right,
-        _ => left.to_vec() == right.to_vec(),
-    };
-    if equal {
-        return Ok(None);
-    }
-    let first = left.to_vec().iter().zip(right.to_vec()).position(|(left, right)| *left != right);
-    Ok(first.map(|at| range.start + at as u64))
+/// Compares piece after piece with the same memory, which stays in the processor's cache that way.
+struct Lane<'a> {
+    a: &'a dyn Node,
+    b: Option<&'a dyn Node>,
+    left: Buffer,
+    right: Buffer,
 }
 
-async fn read(node: &dyn Node, range: Range<u64>) -> Result<Buffer> {
-    let buffer = Buffer::zeroed((range.end - range.start) as usize);
-    node.run(Request::Read { offset: range.start, buffer }).await.into_result()
+impl Lane<'_> {
+    async fn compare(&mut self, range: Range<u64>) -> Result<Option<u64>> {
+        read(self.a, &range, &mut self.left).await?;
+        match self.b {
+            Some(b) => read(b, &range, &mut self.right).await?,
+            None if self.left.is_zero() => return Ok(None),
+            None => self.right = Buffer::zeroed(self.left.len()),
+        }
+        let first = match (self.left.as_slice(), self.right.as_slice()) {
+            (Some(left), Some(right)) => first_difference(left, right),
+            _ => first_difference(&self.left.to_vec(), &self.right.to_vec()),
+        };
+        Ok(first.map(|at| range.start + at as u64))
+    }
+}
+
+fn first_difference(left: &[u8], right: &[u8]) -> Option<usize> {
+    if left == right {
+        return None;
+    }
+    left.iter().zip(right).position(|(left, right)| left != right)
+}
+
+/// Reads into the memory of the last read.
+async fn read(node: &dyn Node, range: &Range<u64>, buffer: &mut Buffer) -> Result<()> {
+    let memory = std::mem::take(buffer).reuse((range.end - range.start) as usize);
+    *buffer = node.run(Request::Read { offset: range.start, buffer: memory }).await.into_result()?;
+    Ok(())
 }

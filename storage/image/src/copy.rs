@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use bulkhead_disk::{BlockKind, Buffer, Completion, LocalFuture, Node, Request, Result, join_all};
+use bulkhead_disk::{BlockKind, Buffer, LocalFuture, Node, Request, Result, join_all};
 
 use crate::{Control, report};
 
@@ -46,11 +46,12 @@ pub async fn copy(source: &dyn Node, target: &dyn Node, zeros: Zeros, control: &
         let queue = RefCell::new(pieces);
         let lane = |_| -> LocalFuture<'_, Result<()>> {
             Box::pin(async {
+                let mut memory = Buffer::empty();
                 loop {
                     let Some((range, is_data)) = queue.borrow_mut().pop_front() else { return Ok(()) };
                     let len = range.end - range.start;
                     if is_data {
-                        move_piece(source, target, range, zeros).await?;
+                        move_piece(source, target, range, zeros, &mut memory).await?;
                     } else if zeros == Zeros::Clear {
                         clear(target, range).await?;
                     }
@@ -77,21 +78,33 @@ pub(crate) fn aligned_pieces(range: Range<u64>, step: u64) -> impl Iterator<Item
     })
 }
 
-async fn move_piece(source: &dyn Node, target: &dyn Node, range: Range<u64>, zeros: Zeros) -> Result<()> {
-    let buffer = Buffer::zeroed((range.end - range.start) as usize);
-    let Completion { result, buffer } = source.run(Request::Read { offset: range.start, buffer }).await;
-    result?;
-    let mut left = buffer;
+/// Copies a piece through `memory`, which is used again for the next one.
+async fn move_piece(
+    source: &dyn Node,
+    target: &dyn Node,
+    range: Range<u64>,
+    zeros: Zeros,
+    memory: &mut Buffer,
+) -> Result<()> {
+    let buffer = std::mem::take(memory).reuse((range.end - range.start) as usize);
+    let mut left = source.run(Request::Read { offset: range.start, buffer }).await.into_result()?;
     let mut offset = range.start;
     while !left.is_empty() {
         let (is_zero, len) = leading_run(&left);
         let rest = left.split_off(len);
         let end = offset + len as u64;
-        match (is_zero, zeros) {
-            (false, _) => target.run(Request::Write { offset, buffer: left, fua: false }).await.result?,
-            (true, Zeros::Clear) => clear(target, offset..end).await?,
-            (true, Zeros::Skip) => {}
-        }
+        let done = match (is_zero, zeros) {
+            (false, _) => {
+                let write = Request::Write { offset, buffer: left, fua: false };
+                target.run(write).await.into_result()?
+            }
+            (true, Zeros::Clear) => {
+                clear(target, offset..end).await?;
+                left
+            }
+            (true, Zeros::Skip) => left,
+        };
+        memory.append(done);
         left = rest;
         offset = end;
     }

@@ -8,6 +8,7 @@
 //! | [`copy`] | the engine of every bulk operation: many transfers at once, holes and zeros skipped |
 //! | [`convert`](mod@convert) | a disk into a new image of another format or kind |
 //! | [`compare`](mod@compare) | whether two disks hold the same bytes |
+//! | [`in_use`] | a disk that is served or attached to a VM: its chain, change tracking, limits |
 //!
 //! Nothing here opens a path: files come from whoever is allowed to open them. Every long operation reports to a
 //! [`Control`], which can stop it; a stopped one leaves its target unfinished, and the caller throws that away.
@@ -17,6 +18,7 @@ pub mod convert;
 pub mod copy;
 pub mod create;
 pub mod format;
+pub mod in_use;
 pub mod open;
 
 use bulkhead_disk::{DiskError, ErrorKind, Result};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bulkhead_block_io::{Cache, Holder, IoContext, OpenOptions};
-use bulkhead_chain::{ChainReport, Opener, PathRules, Strictness, diagnose, open_chain};
+use bulkhead_chain::{ChainReport, MAX_DEPTH, Opener, PathRules, Strictness, diagnose, find_parent, open_chain};
 use bulkhead_disk::{DiskError, ErrorKind, File, Layer, LocalFuture, Node, Result, Stack};
 use bulkhead_image::format::Format;
 use bulkhead_image::open::{open_disk, open_layer};
@@ -97,19 +97,53 @@ impl Files {
         open_disk(file, format, new_guid()).await
     }
 
-    /// The parent of `child`.
-    pub async fn parent(&self, child: &str, paths: Vec<String>, read_only: bool) -> Result<(String, Rc<dyn Layer>)> {
-        let listed = paths.join(", ");
-        let Some((path, fd)) = self.starter.parent(child, paths)? else {
-            let reason = format!("its parent was found at none of: {listed}");
-            return Err(DiskError::new(ErrorKind::ParentMissing, "open the chain", reason)
-                .with_path(child)
-                .advise("move it back, or name its new place with `disk set-parent`"));
-        };
-        let file = self.host_file(fd, &path, read_only)?;
-        let layer = open_layer(file, Format::of(path.as_ref()), new_guid()).await?;
-        Ok((path, layer))
+    /// The images of a chain, the leaf first, as far as there are parents; whether they fit together is not asked.
+    pub async fn images(&mut self, image: &ImageFile) -> Result<Vec<Image>> {
+        let file = self.file(image)?;
+        let format = format(image)?;
+        let mut images = vec![Image { path: image.path.clone(), file: file.clone(), locator: None }];
+        if format.foreign().is_some() {
+            return Ok(images);
+        }
+        let leaf = open_layer(file, format, new_guid()).await?;
+        let opener = ChainOpener { files: self, leaf: leaf.clone(), image, format };
+        let mut child = (PathBuf::from(&image.path), leaf);
+        while let Some(link) = child.1.parent_link().filter(|_| images.len() < MAX_DEPTH) {
+            let parent = find_parent(&opener, &child.0, &link, &PathRules::default()).await?;
+            let path = parent.path.to_string_lossy().into_owned();
+            images.push(Image { path, file: parent.layer.file(), locator: parent.locator });
+            child = (parent.path, parent.layer);
+        }
+        Ok(images)
     }
+
+    /// The parent of an open image, for writing: the file from which the chain would be read.
+    pub async fn writable_parent(&self, image: &ImageFile, child: &Rc<dyn Layer>) -> Result<Image> {
+        let Some(link) = child.parent_link() else {
+            let reason = "it has no parent";
+            return Err(DiskError::new(ErrorKind::InvalidInput, "open the parent", reason).with_path(&image.path));
+        };
+        let opener = ChainOpener { files: self, leaf: child.clone(), image, format: format(image)? };
+        let found = find_parent(&opener, image.path.as_ref(), &link, &PathRules::default()).await?;
+        // Read-only was enough to look who it is; its lock must go before the writer's.
+        let (path, locator) = (found.path.to_string_lossy().into_owned(), found.locator);
+        drop(found.layer);
+        let Some((path, fd)) = self.starter.parent(&image.path, vec![path.clone()], true)? else {
+            return Err(DiskError::new(ErrorKind::NotFound, "open the parent", "it is gone").with_path(path));
+        };
+        let file = self.host_file(fd, &path, false)?;
+        Ok(Image { path, file, locator })
+    }
+}
+
+/// One image of a chain.
+pub struct Image {
+    /// Where it is.
+    pub path: String,
+    /// Its file.
+    pub file: Rc<dyn File>,
+    /// What its child says that led there; none for the leaf, and where only the file's name did.
+    pub locator: Option<String>,
 }
 
 /// Opens the disks of a chain through the starter. A parent has its child's format, whatever its name says.
@@ -127,7 +161,7 @@ impl Opener for ChainOpener<'_> {
                 return Ok(self.leaf.clone());
             }
             let wanted = vec![path.to_string_lossy().into_owned()];
-            let Some((found, fd)) = self.files.starter.parent(&self.image.path, wanted)? else {
+            let Some((found, fd)) = self.files.starter.parent(&self.image.path, wanted, false)? else {
                 return Err(
                     DiskError::new(ErrorKind::NotFound, "open the disk", "there is no such file").with_path(path)
                 );

@@ -12,6 +12,7 @@ use bulkhead_image::compare::{Comparison, compare};
 use bulkhead_image::convert::convert;
 use bulkhead_image::create::{NewImage, create};
 use bulkhead_image::format::{Format, Kind};
+use bulkhead_image::open::open_layer;
 use bulkhead_vhd::VhdImage;
 use bulkhead_vhdx::Vhdx;
 use bulkhead_worker_protocol::image::{ImageFile, ImageJob, NewImageFile};
@@ -30,6 +31,10 @@ pub async fn run(job: ImageJob, descriptors: Vec<OwnedFd>, context: IoContext, s
     match job {
         ImageJob::Create { new, parent } => make(&mut files, &new, parent).await,
         ImageJob::Info { image, chain } => info(&mut files, &image, chain).await,
+        ImageJob::Chain { image } => {
+            let images = files.images(&image).await?.into_iter();
+            Ok(json!({"files": images.map(|image| image.path).collect::<Vec<_>>()}))
+        }
         ImageJob::Check { image, repair, chain } => check(&mut files, &image, repair, chain).await,
         ImageJob::Convert { source, new } => convert_to(&mut files, &source, &new, &control).await,
         ImageJob::Compare { a, b } => {
@@ -47,6 +52,7 @@ pub async fn run(job: ImageJob, descriptors: Vec<OwnedFd>, context: IoContext, s
             let disk = files.disk(&image).await?;
             report::map(&*disk, &control).await
         }
+        ImageJob::Bitmaps { file, action } => crate::bitmaps::run(files.file(&file)?, action).await,
         ImageJob::Partitions { image } => {
             let disk = files.disk(&image).await?;
             Ok(report::value(&bulkhead_partitions::read_table(&*disk).await?))
@@ -123,21 +129,22 @@ async fn convert_to(files: &mut Files, source: &ImageFile, new: &NewImageFile, c
 }
 
 async fn info(files: &mut Files, image: &ImageFile, chain: bool) -> Result<Value> {
-    let file = files.file(image)?;
-    let mut found = report::info(format(image)?, file).await?;
-    let mut path = image.path.clone();
+    if !chain {
+        let file = files.file(image)?;
+        return report::info(format(image)?, file).await;
+    }
+    let mut images = files.images(image).await?.into_iter();
+    let format = format(image)?;
+    let mut found = Value::Null;
+    if let Some(leaf) = images.next() {
+        found = report::info(format, leaf.file).await?;
+    }
     let mut parents = Vec::new();
-    let mut link = report::candidates(&path, &found);
-    while let Some(paths) = link.filter(|_| chain && parents.len() < bulkhead_chain::MAX_DEPTH) {
-        let (parent, layer) = files.parent(&path, paths, true).await?;
-        let parent_info = report::info(Format::of(parent.as_ref()), layer.file()).await?;
-        link = report::candidates(&parent, &parent_info);
-        parents.push(json!({"path": parent.clone(), "info": parent_info}));
-        path = parent;
+    for parent in images {
+        let info = report::info(format, parent.file).await?;
+        parents.push(json!({"path": parent.path, "locator": parent.locator, "info": info}));
     }
-    if chain && let Some(object) = found.as_object_mut() {
-        object.insert("parents".into(), parents.into());
-    }
+    found["parents"] = parents.into();
     Ok(found)
 }
 
@@ -251,16 +258,12 @@ impl MergeControl for MergeProgress<'_> {
 
 async fn merge(files: &mut Files, image: &ImageFile, control: &dyn Control) -> Result<Value> {
     let child = files.layer(image).await?;
-    let Some(link) = child.parent_link() else {
-        let reason = "it has no parent";
-        return Err(DiskError::new(ErrorKind::InvalidInput, "merge the disk", reason).with_path(&image.path));
-    };
-    let candidates = report::host_paths(&image.path, &link);
-    let (path, parent) = files.parent(&image.path, candidates, false).await?;
+    let found = files.writable_parent(image, &child).await?;
+    let parent = open_layer(found.file, format(image)?, new_guid()).await?;
     check_link(&*child, &*parent, Strictness::default())?;
     merge_layers(&*child, &parent, 0, &MergeProgress(control)).await?;
     parent.close().await?;
-    Ok(json!({"mergedInto": path}))
+    Ok(json!({"mergedInto": found.path, "locator": found.locator}))
 }
 
 async fn set_identity(files: &mut Files, image: &ImageFile, identity: Option<String>) -> Result<Value> {

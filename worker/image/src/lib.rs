@@ -6,11 +6,13 @@
 //! | `files` | images from descriptors, chains from what the starter opens |
 //! | `jobs` | one function per job |
 //! | `mount` | disks and partitions as files |
+//! | `bitmaps` | the job on the bitmaps of a change tracking file |
 //! | `serve` | the job that serves a disk over NBD, with limits and changed-block tracking |
 //! | `report` | what the jobs found, as JSON |
 //!
 //! One thread runs the I/O loop and the job; another reads the socket, so that a cancel is heard at any time.
 
+mod bitmaps;
 mod files;
 mod jobs;
 mod mount;

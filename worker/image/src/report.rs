@@ -1,11 +1,9 @@
 //! What the jobs found, as JSON.
 
 use std::ops::Range;
-use std::path::Path;
 use std::rc::Rc;
 
-use bulkhead_chain::PathRules;
-use bulkhead_disk::{BlockKind, DiskError, ErrorKind, File, Layer, Node, ParentLink, RawImage, Result};
+use bulkhead_disk::{BlockKind, DiskError, ErrorKind, File, Layer, Node, RawImage, Result};
 use bulkhead_foreign::{ForeignDisk, ForeignFormat};
 use bulkhead_image::Control;
 use bulkhead_image::format::Format;
@@ -49,30 +47,6 @@ pub async fn info(format: Format, file: Rc<dyn File>) -> Result<Value> {
 async fn foreign(file: Rc<dyn File>, format: ForeignFormat) -> Result<(&'static str, u64, Value)> {
     let found = ForeignDisk::open(file, format).await?.info();
     Ok((found.kind, found.size, value(&found)))
-}
-
-/// Where the parent named in an [`info`] may be; `None` if the image has none.
-pub fn candidates(path: &str, info: &Value) -> Option<Vec<String>> {
-    let details = &info["details"];
-    if info["kind"] != "differencing" {
-        return None;
-    }
-    let strings = |list: &Value, key: Option<&str>| -> Vec<String> {
-        let items = list.as_array().into_iter().flatten();
-        let text = |item: &Value| key.map_or(item, |key| &item[key]).as_str().map(str::to_owned);
-        items.filter_map(text).collect()
-    };
-    let mut paths = strings(&details["parent"]["paths"], None);
-    paths.extend(strings(&details["sparse"]["locators"], Some("path")));
-    paths.extend(details["sparse"]["parentName"].as_str().map(str::to_owned));
-    let link = ParentLink { id: uuid::Uuid::nil(), second_id: None, timestamp: None, paths };
-    Some(host_paths(path, &link))
-}
-
-/// Host paths for the parent of the image at `path`.
-pub fn host_paths(path: &str, link: &ParentLink) -> Vec<String> {
-    let found = PathRules::default().candidates(Path::new(path), link);
-    found.into_iter().map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
 /// Which parts of a disk are stored, and where.

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
 use bulkhead_chain::Strictness;
-use bulkhead_change_tracking::{ChangeTracker, Stamp};
-use bulkhead_disk::{DiskError, ErrorKind, LocalFuture, Node, Result, Stack};
+use bulkhead_change_tracking::ChangeTracker;
+use bulkhead_disk::{DiskError, LocalFuture, Result};
+use bulkhead_image::in_use::DiskInUse;
 use bulkhead_nbd::{ContextExtent, Export, Server, StatusContext};
 use bulkhead_qos::{Balance, Limits, Qos};
 use bulkhead_worker_protocol::image::{ImageFile, ServeLimits, Tracking};
@@ -48,25 +49,20 @@ impl StatusContext for DirtyBitmap {
 
 /// Serves until nobody is connected any more, or the starter says so.
 pub async fn serve(files: &mut Files, what: Serve, listener: OwnedFd) -> Result<Value> {
-    let disk = Rc::new(files.chain(&what.image, Strictness::default()).await?);
-    let mut node: Rc<dyn Node> = disk.clone();
-    let tracker = match &what.tracking {
-        None => None,
-        Some(tracking) => Some(track(files, &what.image, disk.clone(), tracking).await?),
-    };
-    if let Some(tracker) = &tracker {
-        node = tracker.clone();
+    let mut disk = DiskInUse::chain(files.chain(&what.image, Strictness::default()).await?);
+    if let Some(Tracking { file, bitmaps }) = &what.tracking {
+        disk.track(files.file(file)?, bitmaps).await?;
     }
     if what.limits != ServeLimits::default() {
         let ServeLimits { max_iops, max_bandwidth } = what.limits;
         // The device is shared with nobody that this process knows of: only the limits count.
         let qos = Qos::new(Balance { enabled: false, ..Balance::default() }, files.context.clone());
-        node = Rc::new(qos.disk(node, Limits { max_iops, max_bandwidth, ..Limits::default() }));
+        disk.limit(&qos, Limits { max_iops, max_bandwidth, ..Limits::default() });
     }
-    let mut export = Export::new(what.export, node);
+    let mut export = Export::new(what.export, disk.node().clone());
     export.read_only = what.image.read_only;
     export.description = what.image.path.clone();
-    if let Some(tracker) = &tracker {
+    if let Some(tracker) = disk.tracker() {
         let context =
             |name: String| -> Rc<dyn StatusContext> { Rc::new(DirtyBitmap { tracker: tracker.clone(), name }) };
         export.contexts = tracker.bitmaps().into_iter().map(|bitmap| context(bitmap.name)).collect();
@@ -81,42 +77,9 @@ pub async fn serve(files: &mut Files, what: Serve, listener: OwnedFd) -> Result<
     });
     let starter = files.starter.clone();
     server.until(what.persistent, || starter.is_cancelled() || failure.borrow().is_some()).await;
-    let closed = close(&disk, tracker.as_deref(), what.image.read_only).await;
+    let closed = disk.close().await;
     match failure.take() {
         Some(error) => Err(DiskError::from_io("accept NBD clients", error)),
         None => closed.map(|()| json!({"served": true})),
     }
-}
-
-/// The disk first: what it shows afterwards is what the bitmaps belong to.
-async fn close(disk: &Stack, tracker: Option<&ChangeTracker>, read_only: bool) -> Result<()> {
-    if read_only {
-        return Ok(());
-    }
-    let top = disk.top().clone();
-    top.close().await?;
-    match tracker {
-        Some(tracker) => tracker.close(top.link_id()).await,
-        None => Ok(()),
-    }
-}
-
-async fn track(
-    files: &mut Files,
-    image: &ImageFile,
-    disk: Rc<Stack>,
-    tracking: &Tracking,
-) -> Result<Rc<ChangeTracker>> {
-    if image.read_only {
-        let reason = "a disk that is served read-only does not change";
-        return Err(DiskError::new(ErrorKind::InvalidInput, "track changes", reason).with_path(&image.path));
-    }
-    let file = files.file(&tracking.file)?;
-    let stamp = Stamp { now: disk.top().link_id(), next: disk.top().next_link_id() };
-    let tracker = ChangeTracker::open(disk, file, stamp).await?;
-    let there: Vec<String> = tracker.bitmaps().into_iter().map(|bitmap| bitmap.name).collect();
-    for name in tracking.bitmaps.iter().filter(|name| !there.contains(name)) {
-        tracker.add(name).await?;
-    }
-    Ok(Rc::new(tracker))
 }

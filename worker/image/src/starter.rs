@@ -63,9 +63,9 @@ impl Starter {
     }
 
     /// Asks for a parent and waits for the answer.
-    pub fn parent(&self, child: &str, candidates: Vec<String>) -> Result<Found> {
+    pub fn parent(&self, child: &str, candidates: Vec<String>, writable: bool) -> Result<Found> {
         let action = "ask for the parent";
-        match self.ask(action, &FromImage::NeedParent { child: child.to_owned(), candidates })? {
+        match self.ask(action, &FromImage::NeedParent { child: child.to_owned(), candidates, writable })? {
             Answer::Parent(found) => Ok(found),
             _ => Err(gone(action)),
         }

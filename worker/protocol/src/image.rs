@@ -50,6 +50,9 @@ pub enum FromImage {
         child: String,
         /// Paths to try, in this order. Relative ones are relative to the child's folder.
         candidates: Vec<String>,
+        /// It is going to be written.
+        #[serde(default)]
+        writable: bool,
     },
     /// Images that lie beside others are needed: a parent is not where its child says.
     NeedFolder {
@@ -121,6 +124,43 @@ pub struct Tracking {
     pub bitmaps: Vec<String>,
 }
 
+/// What to do with bitmaps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BitmapAction {
+    /// Names them.
+    List,
+    /// Begins one.
+    Add {
+        /// Its name.
+        name: String,
+    },
+    /// Freezes one under another name, for a backup that begins now; under its own name it begins anew.
+    Fork {
+        /// Its name.
+        name: String,
+        /// The name of what it held until now.
+        frozen: String,
+    },
+    /// Adds a frozen one to another and removes it: the backup failed.
+    Merge {
+        /// What goes.
+        frozen: String,
+        /// Where it goes to.
+        into: String,
+    },
+    /// Removes one.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Which parts of the disk one counts as changed.
+    Changes {
+        /// Its name.
+        name: String,
+    },
+}
+
 /// Limits of a served disk; absent = none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServeLimits {
@@ -149,6 +189,11 @@ pub enum ImageJob {
         image: ImageFile,
         /// And of its parents.
         chain: bool,
+    },
+    /// Which files a disk consists of, the image itself first: what whoever opens the disk has to open.
+    Chain {
+        /// The image.
+        image: ImageFile,
     },
     /// Whether an image is right.
     Check {
@@ -217,6 +262,13 @@ pub enum ImageJob {
         image: ImageFile,
         /// The identity; a new one if absent.
         identity: Option<String>,
+    },
+    /// The bitmaps of a change tracking file whose disk nobody tracks now.
+    Bitmaps {
+        /// The file. Its format is not looked at.
+        file: ImageFile,
+        /// What to do with them.
+        action: BitmapAction,
     },
     /// The partition table.
     Partitions {

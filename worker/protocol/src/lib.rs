@@ -44,4 +44,10 @@ pub mod resource {
     pub const SAVED_STATE: &str = "saved.state";
     /// The saved RAM of a VM.
     pub const SAVED_MEMORY: &str = "saved.memory";
+
+    /// The image below `leaf` in its chain: `depth` 1 is the parent, 2 its parent, and so on. They are passed as far as there
+    /// are any.
+    pub fn parent(leaf: &str, depth: usize) -> String {
+        format!("{leaf} (parent {depth})")
+    }
 }

@@ -67,7 +67,7 @@ pub enum Request {
         /// The drive.
         drive: String,
         /// What to put in.
-        medium: Medium,
+        medium: Box<Medium>,
     },
     /// Takes the medium out.
     EjectMedium {

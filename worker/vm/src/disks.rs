@@ -1,21 +1,61 @@
 //! Disk images: opened from descriptors on the I/O thread, handed to the machine as disks for any thread.
 
-use bulkhead_block_io::{DiskHandle, IoContext, IoMode, IoRemote, IoSeed, OpenOptions};
-use bulkhead_disk::{Completion, Disk, DiskError, DiskFacts, Done, ErrorKind, RawImage, Request, Stack, StatusDone};
-use bulkhead_vm_description::{ImageFormat, Medium};
+use anyhow::{Context, Result};
+use bulkhead_block_io::{Cache, DiskHandle, Holder, IoContext, IoMode, IoRemote, IoSeed, OpenOptions};
+use bulkhead_chain::{ChainBuilder, Strictness};
+use bulkhead_disk::{Completion, Disk, DiskError, DiskFacts, Done, ErrorKind, Request, StatusDone};
+use bulkhead_image::format::Format;
+use bulkhead_image::in_use::DiskInUse;
+use bulkhead_image::open::{open_disk, open_layer};
+use bulkhead_machine::Resources;
+use bulkhead_qos::{Balance, Limits, Qos};
+use bulkhead_vhdx::NewGuid;
+use bulkhead_vm_description::Medium;
+use bulkhead_worker_protocol::resource;
 use crossbeam_channel::{Sender, bounded};
+use std::cell::RefCell;
 use std::fs::File;
+use std::future::Future;
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use uuid::Uuid;
+
+thread_local! {
+    /// The disks of the I/O thread.
+    static DISKS: RefCell<Vec<Rc<DiskInUse>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The I/O thread of a VM.
 pub struct IoThread {
     remote: IoRemote,
     thread: Option<JoinHandle<()>>,
-    disks: Vec<DiskHandle>,
     synchronous: bool,
+}
+
+/// The files of one disk.
+pub struct DiskFiles {
+    image: File,
+    /// Of its chain, nearest first.
+    parents: Vec<File>,
+    tracking: Option<File>,
+}
+
+impl DiskFiles {
+    /// Takes what was passed for a medium.
+    ///
+    /// # Errors
+    /// Something was not passed.
+    pub fn take(medium: &Medium, resources: &mut Resources) -> Result<DiskFiles> {
+        let mut take =
+            |name: &str| resources.take_file(name).with_context(|| format!("the file {name} was not passed"));
+        let image = take(&medium.file)?;
+        let tracking = medium.tracking.as_ref().map(|tracking| take(&tracking.file)).transpose()?;
+        let parents = (1..).map_while(|depth| resources.take_file(&resource::parent(&medium.file, depth)));
+        Ok(DiskFiles { image, parents: parents.collect(), tracking })
+    }
 }
 
 impl IoThread {
@@ -34,34 +74,35 @@ impl IoThread {
                 if let Err(error) = io_loop.run() {
                     tracing::error!(%error, "the I/O loop ended");
                 }
+                // Their files belong to the loop.
+                DISKS.take();
             }
             Err(error) => drop(ready.send(Err(error))),
         };
         let thread = std::thread::Builder::new().name("disks".into()).spawn(body).map_err(failed)?;
         is_ready.recv().map_err(|_| gone())??;
-        Ok(IoThread { remote, thread: Some(thread), disks: Vec::new(), synchronous })
+        Ok(IoThread { remote, thread: Some(thread), synchronous })
     }
 
-    /// Opens an image. `vm` is named to whoever wants the same file.
+    /// Opens a disk. `vm` is named to whoever wants the same files.
     ///
     /// # Errors
-    /// Those of the image; `Locked` names the holder.
-    pub fn open(&mut self, medium: &Medium, read_only: bool, vm: &str, file: File) -> Result<Arc<dyn Disk>, DiskError> {
-        let (reply, answer) = bounded(1);
-        let label = medium.file.clone();
-        let format = medium.format();
-        let holder = bulkhead_block_io::Holder::this_process(vm);
-        let options = OpenOptions::new().read_only(read_only).holder(holder);
-        self.remote.call(move |context| {
-            let context = context.clone();
-            let spawner = context.clone();
-            spawner.spawn(async move {
-                let opened = open_image(&context, &options, format, file, label).await;
-                let _ = reply.send(opened);
-            });
-        });
-        let disk = answer.recv().map_err(|_| gone())??;
-        self.disks.push(disk.clone());
+    /// Those of the images; `Locked` names the holder.
+    pub fn open(
+        &self,
+        medium: &Medium,
+        read_only: bool,
+        vm: &str,
+        files: DiskFiles,
+    ) -> Result<Arc<dyn Disk>, DiskError> {
+        let opening = Opening { medium: medium.clone(), read_only, holder: Holder::this_process(vm) };
+        let disk = self.run(move |context| {
+            Box::pin(async move {
+                let disk = Rc::new(opening.open(&context, files).await?);
+                DISKS.with_borrow_mut(|disks| disks.push(disk.clone()));
+                Ok(context.attach(disk.node().clone()))
+            })
+        })??;
         Ok(if self.synchronous { Arc::new(Synchronous(disk)) } else { Arc::new(disk) })
     }
 
@@ -70,13 +111,45 @@ impl IoThread {
     /// # Errors
     /// The first failure; the other disks are flushed all the same.
     pub fn flush(&self) -> Result<(), DiskError> {
-        let mut result = Ok(());
-        for disk in self.disks.iter().filter(|disk| !disk.facts().read_only) {
-            let (done, answer) = bounded(1);
-            disk.submit(Request::Flush, finish(done));
-            result = result.and(answer.recv().map_err(|_| gone()).and_then(|completion: Completion| completion.result));
-        }
-        result
+        self.each(|disk| Box::pin(async move { disk.node().run(Request::Flush).await.result }))
+    }
+
+    /// Makes everything durable and leaves cleanly closed images; nothing may run afterwards.
+    ///
+    /// # Errors
+    /// The first failure; the other disks are closed all the same.
+    pub fn close(&self) -> Result<(), DiskError> {
+        self.each(|disk| Box::pin(async move { disk.close().await }))
+    }
+
+    /// Does something with every disk.
+    fn each(
+        &self,
+        work: impl Fn(Rc<DiskInUse>) -> Pin<Box<dyn Future<Output = Result<(), DiskError>>>> + Send + 'static,
+    ) -> Result<(), DiskError> {
+        self.run(move |_| {
+            Box::pin(async move {
+                let mut result = Ok(());
+                for disk in DISKS.with_borrow(Vec::clone) {
+                    let done = work(disk).await;
+                    result = result.and(done);
+                }
+                result
+            })
+        })?
+    }
+
+    /// Runs a task on the thread and waits for its result.
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(IoContext) -> Pin<Box<dyn Future<Output = T>>> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let (reply, answer) = bounded(1);
+        self.remote.call(move |context| {
+            let task = work(context.clone());
+            context.spawn(async move { drop(reply.send(task.await)) });
+        });
+        answer.recv().map_err(|_| gone())
     }
 }
 
@@ -90,32 +163,67 @@ impl Drop for IoThread {
     }
 }
 
-async fn open_image(
-    context: &IoContext,
-    options: &OpenOptions,
-    format: ImageFormat,
-    file: File,
-    label: String,
-) -> Result<DiskHandle, DiskError> {
-    let file = options.from_fd(context, file.into(), label.clone())?;
-    match format {
-        ImageFormat::Raw => {
-            let image = RawImage::open(Rc::new(file)).await?;
-            Ok(context.attach(Rc::new(Stack::new(vec![Rc::new(image)]))))
+/// How to open a disk.
+struct Opening {
+    medium: Medium,
+    read_only: bool,
+    holder: Holder,
+}
+
+impl Opening {
+    async fn open(&self, context: &IoContext, files: DiskFiles) -> Result<DiskInUse, DiskError> {
+        let Medium { file: name, tracking, limits, .. } = &self.medium;
+        let host_file = |file: File, label: String, read_only: bool| {
+            let options = OpenOptions::new().read_only(read_only).cache(Cache::Writeback).holder(self.holder.clone());
+            options.from_fd(context, file.into(), label).map(Rc::new)
+        };
+        let format = format(&self.medium)?;
+        let image = host_file(files.image, name.clone(), self.read_only)?;
+        let mut disk = if format.foreign().is_some() {
+            if !self.read_only {
+                let reason = format!("{} images can only be read", format.name());
+                return Err(DiskError::new(ErrorKind::Unsupported, "open the disk", reason)
+                    .with_path(name)
+                    .advise("attach it read-only, or convert it to vhdx first"));
+            }
+            DiskInUse::read_only(open_disk(image, format, new_guid()).await?)
+        } else {
+            let mut chain = ChainBuilder::new(Strictness::default());
+            chain.push(open_layer(image, format, new_guid()).await?)?;
+            for (depth, parent) in (1..).zip(files.parents) {
+                let file = host_file(parent, resource::parent(name, depth), true)?;
+                chain.push(open_layer(file, format, new_guid()).await?)?;
+            }
+            DiskInUse::chain(chain.finish()?)
+        };
+        if let (Some(tracking), Some(file)) = (tracking, files.tracking) {
+            disk.track(host_file(file, tracking.file.clone(), false)?, &tracking.bitmaps).await?;
         }
-        other => {
-            let reason = format!("{} images are not supported by this build, only raw", other.name());
-            Err(DiskError::new(ErrorKind::Unsupported, "open the disk", reason).with_path(label))
+        if !limits.is_none() {
+            let (max_iops, max_bandwidth) = (limits.max_iops, limits.max_bandwidth.map(|size| size.bytes()));
+            // Other VMs have other processes, so there is nothing to balance here: only the limits count.
+            let qos = Qos::new(Balance { enabled: false, ..Balance::default() }, context.clone());
+            disk.limit(&qos, Limits { max_iops, max_bandwidth, ..Limits::default() });
         }
+        Ok(disk)
     }
+}
+
+fn format(medium: &Medium) -> Result<Format, DiskError> {
+    let name = medium.format().name();
+    Format::from_name(name).ok_or_else(|| {
+        DiskError::new(ErrorKind::Unsupported, "open the disk", format!("{name} images are unknown here"))
+            .with_path(&medium.file)
+    })
+}
+
+/// New identities.
+fn new_guid() -> NewGuid {
+    Rc::new(Uuid::now_v7)
 }
 
 fn gone() -> DiskError {
     DiskError::new(ErrorKind::Cancelled, "use the disk", "the I/O thread has ended")
-}
-
-fn finish(done: Sender<Completion>) -> Done {
-    Box::new(move |completion| drop(done.send(completion)))
 }
 
 /// A disk whose requests are finished when `submit` returns.
@@ -127,8 +235,8 @@ impl Disk for Synchronous {
     }
 
     fn submit(&self, request: Request, done: Done) {
-        let (sender, answer) = bounded(1);
-        self.0.submit(request, finish(sender));
+        let (sender, answer): (Sender<Completion>, _) = bounded(1);
+        self.0.submit(request, Box::new(move |completion| drop(sender.send(completion))));
         // The handle always answers, also when its loop is gone.
         if let Ok(completion) = answer.recv() {
             done(completion);

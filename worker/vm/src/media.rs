@@ -1,5 +1,6 @@
 //! Changing the media of CD and floppy drives while the VM runs.
 
+use crate::disks::DiskFiles;
 use crate::vm::Vm;
 use anyhow::{Context, Result, bail};
 use bulkhead_floppy::FloppyController;
@@ -28,9 +29,8 @@ fn slot(drive: &str) -> Result<Slot> {
 /// No such drive, a locked tray, a file that cannot be used.
 pub fn insert(vm: &mut Vm, drive: &str, medium: &Medium) -> Result<Option<VmState>> {
     let slot = if drive == FLOPPY { None } else { Some(slot(drive)?) };
-    let file = vm.resources().take_file(&medium.file);
-    let file = file.with_context(|| format!("the file {} was not passed", medium.file))?;
-    let disk = vm.io().open(medium, slot.is_some() || medium.read_only, "", file)?;
+    let files = DiskFiles::take(medium, vm.resources())?;
+    let disk = vm.io().open(medium, slot.is_some() || medium.read_only, "", files)?;
     match slot {
         Some(slot) => controller(vm)?.lock().insert(slot, disk, false)?,
         None => drop(floppy_drive(vm)?.lock().change_medium(0, Some(disk))?),

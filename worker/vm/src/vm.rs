@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use crate::control::Input;
-use crate::disks::IoThread;
+use crate::disks::{DiskFiles, IoThread};
 use crate::engine::Chosen;
 use crate::executor::{Executor, Runnable};
 use crate::power::{Gate, PowerSwitch};
@@ -76,8 +76,8 @@ impl Vm {
             let (clock, reactor) = Clock::host(start).context("cannot start the device loop")?;
             (clock, None, reactor)
         };
-        let mut io = IoThread::start(deterministic)?;
-        open_disks(description, &mut resources, &mut io)?;
+        let io = IoThread::start(deterministic)?;
+        open_disks(description, &mut resources, &io)?;
         let gate = Gate::new();
         let guest: Arc<dyn GuestRequests> = Arc::new(PowerSwitch { gate: gate.clone(), inputs: inputs.clone() });
         // A deterministic guest gets a fixed date: the first day of 2026.
@@ -188,8 +188,8 @@ impl Vm {
     }
 
     /// Opens a medium that was passed later.
-    pub fn io(&mut self) -> &mut IoThread {
-        &mut self.io
+    pub fn io(&self) -> &IoThread {
+        &self.io
     }
 
     /// Counters so far.
@@ -205,8 +205,8 @@ impl Vm {
         for port in &self.serial {
             port.flush();
         }
-        let flushed = self.io.flush().context("what the guest has written to its disks may be lost");
-        (stats, flushed)
+        let closed = self.io.close().context("what the guest has written to its disks may be lost");
+        (stats, closed)
     }
 }
 
@@ -218,16 +218,15 @@ fn read_saved(resources: &mut Resources) -> Result<Saved> {
     Ok(Saved { file, head, memory: memory.into() })
 }
 
-fn open_disks(description: &VmDescription, resources: &mut Resources, io: &mut IoThread) -> Result<()> {
+fn open_disks(description: &VmDescription, resources: &mut Resources, io: &IoThread) -> Result<()> {
     let ide = description.ide.iter().filter_map(|drive| {
         let medium = drive.medium.as_ref()?;
         Some((medium, medium.read_only || drive.kind == DriveKind::Cd))
     });
     let floppy = description.floppy.iter().filter_map(|floppy| floppy.medium.as_ref());
     for (medium, read_only) in ide.chain(floppy.map(|medium| (medium, medium.read_only))) {
-        let file = resources.take_file(&medium.file);
-        let file = file.with_context(|| format!("the file {} was not passed", medium.file))?;
-        let disk = io.open(medium, read_only, &description.name, file)?;
+        let files = DiskFiles::take(medium, resources)?;
+        let disk = io.open(medium, read_only, &description.name, files)?;
         resources.add_disk(medium.file.clone(), disk);
     }
     Ok(())

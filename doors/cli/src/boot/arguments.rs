@@ -1,7 +1,8 @@
 //! What can be said on the command line.
 
-use bulkhead_vm_description::{ImageFormat, Size};
+use bulkhead_vm_description::{ChangeTracking, Medium, ParseSizeError, Size};
 use clap::Args;
+use std::num::ParseIntError;
 use std::path::PathBuf;
 
 /// Options of `bulkhead boot`.
@@ -39,7 +40,7 @@ pub struct Arguments {
     /// Where to boot from first: disk, cd, floppy
     #[arg(long, value_name = "SOURCE")]
     pub boot: Option<String>,
-    /// A hard disk: [ide:]PATH[,format=raw][,ro]
+    /// A hard disk: [ide:]PATH[,format=vhdx][,ro][,max-iops=N][,max-bandwidth=SIZE][,track=FILE[,bitmap=NAME]…]
     #[arg(long, value_name = "DISK")]
     pub disk: Vec<String>,
     /// A CD or DVD in a drive of its own
@@ -86,14 +87,13 @@ pub struct Arguments {
     pub resume: Option<PathBuf>,
 }
 
-/// `[ide:]PATH[,format=F][,ro]`.
+/// `[ide:]PATH` and options behind commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskArgument {
     /// `ide` or `scsi`.
     pub bus: String,
-    pub path: PathBuf,
-    pub format: Option<ImageFormat>,
-    pub read_only: bool,
+    /// The image and how it is used.
+    pub medium: Medium,
 }
 
 impl std::str::FromStr for DiskArgument {
@@ -104,40 +104,72 @@ impl std::str::FromStr for DiskArgument {
             Some((bus @ ("ide" | "scsi"), rest)) => (bus, rest),
             _ => ("ide", text),
         };
-        let mut disk = DiskArgument { bus: bus.into(), path: PathBuf::new(), format: None, read_only: false };
+        let mut medium = Medium::default();
+        let mut bitmaps = Vec::new();
         // Options stand at the end, so that a path may contain commas.
         let mut path = rest;
         while let Some((front, option)) = path.rsplit_once(',') {
+            let wrong = |error: &dyn std::fmt::Display| format!("--disk {text}: {option}: {error}");
             match option.split_once('=') {
-                _ if option == "ro" => disk.read_only = true,
-                Some(("format", format)) => disk.format = Some(format.parse()?),
+                _ if option == "ro" => medium.read_only = true,
+                Some(("format", format)) => medium.format = Some(format.parse()?),
+                Some(("max-iops", number)) => {
+                    medium.limits.max_iops = Some(number.parse().map_err(|error: ParseIntError| wrong(&error))?);
+                }
+                Some(("max-bandwidth", size)) => {
+                    medium.limits.max_bandwidth = Some(size.parse().map_err(|error: ParseSizeError| wrong(&error))?);
+                }
+                Some(("track", file)) => {
+                    medium.tracking = Some(ChangeTracking { file: file.into(), bitmaps: Vec::new() });
+                }
+                Some(("bitmap", name)) => bitmaps.insert(0, name.to_owned()),
                 _ => break,
             }
             path = front;
         }
         if path.is_empty() {
-            return Err(format!("--disk {text}: the path is missing; write ide:PATH[,format=raw][,ro]"));
+            return Err(format!("--disk {text}: the path is missing; write ide:PATH[,format=F][,ro]"));
         }
-        disk.path = path.into();
-        Ok(disk)
+        match &mut medium.tracking {
+            Some(tracking) => tracking.bitmaps = bitmaps,
+            None if !bitmaps.is_empty() => {
+                return Err(format!("--disk {text}: bitmap= needs track=FILE, where the bitmaps are kept"));
+            }
+            None => {}
+        }
+        medium.file = path.into();
+        Ok(DiskArgument { bus: bus.into(), medium })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::DiskArgument;
-    use bulkhead_vm_description::ImageFormat;
+    use bulkhead_vm_description::{ImageFormat, Size};
 
     #[test]
     fn disks_are_read_with_their_options() {
         let disk = |text: &str| text.parse::<DiskArgument>();
         let plain = disk("a/b.img").unwrap();
-        assert_eq!((plain.bus.as_str(), plain.path.to_str(), plain.format), ("ide", Some("a/b.img"), None));
-        let full = disk("ide:x,y.bin,format=vhd,ro").unwrap();
-        assert_eq!((full.path.to_str(), full.format, full.read_only), (Some("x,y.bin"), Some(ImageFormat::Vhd), true));
+        assert_eq!((plain.bus.as_str(), plain.medium.file.as_str(), plain.medium.format), ("ide", "a/b.img", None));
+        let full = disk("ide:x,y.bin,format=vhd,ro").unwrap().medium;
+        assert_eq!((full.file.as_str(), full.format, full.read_only), ("x,y.bin", Some(ImageFormat::Vhd), true));
         assert_eq!(disk("scsi:a").unwrap().bus, "scsi");
-        assert!(disk("ide:").unwrap_err().contains("path is missing"));
-        assert!(disk("a,format=xyz").unwrap_err().contains("xyz"));
-        assert_eq!(disk("c:disk").unwrap().path.to_str(), Some("c:disk"));
+        assert_eq!(disk("c:disk").unwrap().medium.file, "c:disk");
+        let slow = disk("a.vhdx,max-iops=500,max-bandwidth=8M,track=a.cbt,bitmap=one,bitmap=two").unwrap().medium;
+        assert_eq!(slow.limits.max_iops, Some(500));
+        assert_eq!(slow.limits.max_bandwidth, Some(Size::from_bytes(8 << 20)));
+        let tracking = slow.tracking.unwrap();
+        assert_eq!((tracking.file.as_str(), tracking.bitmaps), ("a.cbt", vec!["one".into(), "two".into()]));
+        for (wrong, word) in [
+            ("ide:", "path is missing"),
+            ("a,format=xyz", "xyz"),
+            ("a,max-iops=many", "max-iops=many"),
+            ("a,max-bandwidth=-1", "max-bandwidth=-1"),
+            ("a,bitmap=one", "needs track="),
+        ] {
+            let error = disk(wrong).unwrap_err();
+            assert!(error.contains(word), "{wrong}: {error}");
+        }
     }
 }

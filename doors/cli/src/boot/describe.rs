@@ -102,28 +102,33 @@ fn drives(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> 
         if disk.bus != "ide" {
             return Err(Failure::unsupported(&format!("--disk {}:", disk.bus), "disk buses that are: ide"));
         }
-        let medium = Medium { file: name(&disk.path), format: disk.format, read_only: disk.read_only };
-        check_format(&medium)?;
-        place(DriveKind::Disk, medium, [0, 1, 2, 3])?;
+        check_format(&disk.medium)?;
+        place(DriveKind::Disk, disk.medium, [0, 1, 2, 3])?;
     }
     for path in &arguments.cdrom {
-        let medium = Medium { file: name(path), format: Some(ImageFormat::Raw), read_only: true };
+        let medium = Medium { read_only: true, ..raw(path) };
         place(DriveKind::Cd, medium, [2, 3, 1, 0])?;
     }
-    vm.floppy = arguments.floppy.as_deref().map(|path| Floppy {
-        medium: Some(Medium { file: name(path), format: Some(ImageFormat::Raw), read_only: false }),
-    });
+    vm.floppy = arguments.floppy.as_deref().map(|path| Floppy { medium: Some(raw(path)) });
     Ok(())
 }
 
+/// Images of other products are never written.
 fn check_format(medium: &Medium) -> Result<(), Failure> {
     match medium.format() {
-        ImageFormat::Raw => Ok(()),
+        ImageFormat::Raw | ImageFormat::Vhd | ImageFormat::Vhdx => Ok(()),
+        _ if medium.read_only => Ok(()),
         other => {
-            let what = format!("the disk format {} of {}", other.name(), medium.file);
-            Err(Failure::unsupported(&what, "disk formats that are: raw"))
+            let what = format!("writing to {} images ({})", other.name(), medium.file);
+            let advice =
+                "formats that are written: raw, vhd, vhdx; add ,ro, or convert it with `bulkhead disk convert`";
+            Err(Failure::unsupported(&what, advice))
         }
     }
+}
+
+fn raw(path: &Path) -> Medium {
+    Medium { file: name(path), format: Some(ImageFormat::Raw), ..Medium::default() }
 }
 
 fn serial(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> {

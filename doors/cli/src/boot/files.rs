@@ -1,8 +1,10 @@
 //! Opens everything that a VM needs. The worker opens nothing.
 
 use super::arguments::Arguments;
+use crate::disk::{chain_of, open_tracking};
+use crate::exit::Failure;
 use anyhow::{Context, Result, bail};
-use bulkhead_vm_description::{DriveKind, SerialConnection, VmDescription};
+use bulkhead_vm_description::{DriveKind, ImageFormat, Medium, SerialConnection, VmDescription};
 use bulkhead_worker_protocol::resource;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +27,7 @@ pub type Named = (String, OwnedFd);
 ///
 /// # Errors
 /// The first file that cannot be opened, with what it was for.
-pub fn open(arguments: &Arguments, vm: &VmDescription) -> Result<Vec<Named>> {
+pub fn open(arguments: &Arguments, vm: &VmDescription) -> Result<Vec<Named>, Failure> {
     let mut files = Vec::new();
     match &vm.direct_kernel {
         Some(direct) => {
@@ -40,7 +42,7 @@ pub fn open(arguments: &Arguments, vm: &VmDescription) -> Result<Vec<Named>> {
         if let Some(medium) = &drive.medium {
             let what = format!("the medium of {}", drive.name());
             let read_only = medium.read_only || drive.kind == DriveKind::Cd;
-            files.push(image(&medium.file, &what, read_only)?);
+            disk(medium, &what, read_only, &mut files)?;
         }
     }
     if let Some(medium) = vm.floppy.as_ref().and_then(|floppy| floppy.medium.as_ref()) {
@@ -95,6 +97,22 @@ fn image(path: &str, what: &str, read_only: bool) -> Result<Named> {
     let file =
         opened.with_context(|| format!("cannot open {path}, {what},{advice}").trim_end_matches(',').to_owned())?;
     Ok((path.into(), file.into()))
+}
+
+/// A disk with all that belongs to it. An image process says which parents it has: images are not trusted.
+fn disk(medium: &Medium, what: &str, read_only: bool, files: &mut Vec<Named>) -> Result<(), Failure> {
+    if matches!(medium.format(), ImageFormat::Vhd | ImageFormat::Vhdx) {
+        for (depth, path) in chain_of(medium)?.iter().enumerate().skip(1) {
+            let (_, file) = image(path, &format!("parent {depth} of {what}"), true)?;
+            files.push((resource::parent(&medium.file, depth), file));
+        }
+    }
+    if let Some(tracking) = &medium.tracking {
+        let file = open_tracking(Path::new(&tracking.file))?;
+        files.push((tracking.file.clone(), file));
+    }
+    files.push(image(&medium.file, what, read_only)?);
+    Ok(())
 }
 
 fn firmware(files: &mut Vec<Named>) -> Result<()> {

@@ -121,6 +121,13 @@ pub enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Shows and changes the bitmaps of a change tracking file (serve --track, boot --disk …,track=) while nobody uses it
+    Bitmap {
+        /// The tracking file
+        file: PathBuf,
+        #[command(subcommand)]
+        action: Bitmap,
+    },
     /// Serves a disk over NBD until the last client leaves
     Serve(Serve),
     /// Shows a disk and its partitions as files in a folder, until it is unmounted (Ctrl-C does that)
@@ -129,6 +136,55 @@ pub enum Command {
     Unmount {
         /// Where it is mounted
         mountpoint: PathBuf,
+    },
+}
+
+/// What `disk bitmap` does.
+#[derive(Debug, Subcommand)]
+pub enum Bitmap {
+    /// Shows the bitmaps
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Begins a bitmap: it notes what is written from now on
+    Add {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Freezes what a bitmap holds under another name, for a backup that begins now; the bitmap begins anew
+    Fork {
+        /// The bitmap
+        name: String,
+        /// Name of the frozen one
+        frozen: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Adds a frozen bitmap to another and removes it: the backup failed
+    Merge {
+        /// The frozen one
+        frozen: String,
+        /// Where it goes to
+        into: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Removes a bitmap: the backup succeeded
+    Remove {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows which parts of the disk a bitmap counts as changed
+    Changes {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -233,7 +289,7 @@ pub struct Serve {
     #[arg(long, value_name = "NAME", requires = "track")]
     pub bitmap: Vec<String>,
     /// At most this many requests per second, counted in units of 8 KiB
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_iops: Option<u64>,
     /// At most this many bytes per second
     #[arg(long, value_name = "SIZE")]

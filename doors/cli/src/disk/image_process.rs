@@ -24,7 +24,7 @@ pub struct Job {
     pub job: ImageJob,
     /// Files by index.
     pub descriptors: Vec<OwnedFd>,
-    /// Parents are opened for writing (merging).
+    /// Parents may be opened for writing (merging).
     pub writable_parents: bool,
 }
 
@@ -113,7 +113,7 @@ impl Talk<'_> {
                     bar.set_length(total);
                     bar.set_position(done);
                 }
-                Some(FromImage::NeedParent { candidates, .. }) => self.pass_parent(&candidates)?,
+                Some(FromImage::NeedParent { candidates, writable, .. }) => self.pass_parent(&candidates, writable)?,
                 Some(FromImage::NeedFolder { folder }) => {
                     let images = images_in(Path::new(&folder));
                     self.answer(&ToImage::Folder { images }, &[])?;
@@ -155,11 +155,11 @@ impl Talk<'_> {
     }
 
     /// Opens the first candidate that is there. What the user may open, the user may open through a chain.
-    fn pass_parent(&self, candidates: &[String]) -> Result<(), Failure> {
+    fn pass_parent(&self, candidates: &[String], writable: bool) -> Result<(), Failure> {
         let Some(path) = candidates.iter().map(Path::new).find(|path| path.is_file()) else {
             return self.answer(&ToImage::Parent { path: None }, &[]);
         };
-        let file = OpenOptions::new().read(true).write(self.writable_parents).open(path);
+        let file = OpenOptions::new().read(true).write(writable && self.writable_parents).open(path);
         let file = file.map_err(|error| Failure::of(error, format!("cannot open the parent {}", path.display())))?;
         self.answer(&ToImage::Parent { path: Some(path.to_string_lossy().into_owned()) }, &[file.as_fd()])
     }

@@ -1,13 +1,13 @@
 //! From the verbs to jobs: opens the files, runs the job, keeps or drops what it made.
 
-use super::arguments::{Command, Convert, Create, Image, Serve};
+use super::arguments::{Bitmap, Command, Convert, Create, Image, Serve};
 use super::image_process::{Job, run as run_job};
 use super::new_file::NewFile;
 use super::{mount, print};
 use crate::exit::Failure;
 use anyhow::Context;
-use bulkhead_vm_description::ImageFormat;
-use bulkhead_worker_protocol::image::{ImageFile, ImageJob, NewImageFile, ServeLimits, Tracking};
+use bulkhead_vm_description::{ImageFormat, Medium, Size};
+use bulkhead_worker_protocol::image::{BitmapAction, ImageFile, ImageJob, NewImageFile, ServeLimits, Tracking};
 use serde_json::Value;
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
@@ -15,6 +15,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
+
+/// Least bandwidth of a served disk: with less, clients give up.
+const LEAST_BANDWIDTH: u64 = 64 << 10;
 
 /// Files that a job has collected so far.
 #[derive(Default)]
@@ -91,6 +94,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
             found["deleted"] = (!keep).into();
             print::show(&found, output.json, print::fields)
         }
+        Command::Bitmap { file, action } => bitmap(&file, action),
         Command::SetParent { image, parent, force, output } => {
             let mut files = Files::default();
             let child = files.image(&image.path, image.format, false)?;
@@ -104,6 +108,26 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
             print::show(&found, output.json, print::fields)
         }
     }
+}
+
+/// The files that the disk of a medium consists of, the medium's own first.
+///
+/// # Errors
+/// Those of opening the images; a parent that is not there is named.
+pub fn chain_of(medium: &Medium) -> Result<Vec<String>, Failure> {
+    let image = Image { path: PathBuf::from(&medium.file), format: medium.format };
+    let found = on_image(&image, true, |image| ImageJob::Chain { image })?;
+    let files = found["files"].as_array().into_iter().flatten();
+    Ok(files.filter_map(|file| file.as_str().map(str::to_owned)).collect())
+}
+
+/// Opens a change tracking file, or makes it: a new one is empty.
+///
+/// # Errors
+/// Not for this user, or the folder is missing.
+pub fn open_tracking(path: &Path) -> Result<OwnedFd, Failure> {
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    Ok(opened.map_err(|error| Failure::of(error, format!("cannot open {}", path.display())))?.into())
 }
 
 /// A job on one image.
@@ -137,11 +161,9 @@ impl Files {
         Ok((file, self.named(path, format, false)))
     }
 
-    /// Opens a change tracking file, or makes it: a new one is empty.
+    /// See [`open_tracking`].
     fn tracking_file(&mut self, path: &Path) -> Result<ImageFile, Failure> {
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let file = opened.map_err(|error| Failure::of(error, format!("cannot open {}", path.display())))?;
-        self.0.push(file.into());
+        self.0.push(open_tracking(path)?);
         Ok(self.named(path, Some(ImageFormat::Raw), false))
     }
 
@@ -200,10 +222,29 @@ fn convert(arguments: &Convert) -> Result<ExitCode, Failure> {
     print::show(&made, arguments.output.json, print::fields)
 }
 
+fn bitmap(file: &Path, action: Bitmap) -> Result<ExitCode, Failure> {
+    let (action, output) = match action {
+        Bitmap::List { output } => (BitmapAction::List, output),
+        Bitmap::Add { name, output } => (BitmapAction::Add { name }, output),
+        Bitmap::Fork { name, frozen, output } => (BitmapAction::Fork { name, frozen }, output),
+        Bitmap::Merge { frozen, into, output } => (BitmapAction::Merge { frozen, into }, output),
+        Bitmap::Remove { name, output } => (BitmapAction::Remove { name }, output),
+        Bitmap::Changes { name, output } => (BitmapAction::Changes { name }, output),
+    };
+    let mut files = Files::default();
+    let file = files.image(file, Some(ImageFormat::Raw), false)?;
+    let found = run_job(files.job(ImageJob::Bitmaps { file, action }))?;
+    print::show(&found, output.json, print::bitmaps)
+}
+
 fn serve_nbd(serve: &Serve) -> Result<ExitCode, Failure> {
     let Some(socket) = serve.nbd.strip_prefix("unix:").filter(|path| !path.is_empty()) else {
         return Err(Failure::Usage(format!("{} is no address to listen at; write unix:SOCKET", serve.nbd)));
     };
+    if let Some(bandwidth) = serve.max_bandwidth.filter(|size| size.bytes() < LEAST_BANDWIDTH) {
+        let least = Size::from_bytes(LEAST_BANDWIDTH);
+        return Err(Failure::Usage(format!("--max-bandwidth {bandwidth} is too little; {least} is the least")));
+    }
     let mut files = Files::default();
     let image = files.image(&serve.image.path, serve.image.format, for_reading(&serve.image, serve.read_only))?;
     let listener = UnixListener::bind(socket);

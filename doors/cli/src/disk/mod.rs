@@ -9,4 +9,4 @@ mod new_file;
 mod print;
 
 pub use arguments::Command;
-pub use jobs::run;
+pub use jobs::{chain_of, open_tracking, run};

@@ -104,7 +104,8 @@ fn put_items(items: &[Value], depth: usize, out: &mut String) {
 pub fn info(result: &Value) -> String {
     let mut out = image(result, "");
     for (parent, depth) in result["parents"].as_array().into_iter().flatten().zip(1..) {
-        out.push_str(&format!("parent {depth}:\n{}", image(&parent["info"], "  ")));
+        let by = parent["locator"].as_str().map_or_else(|| "its file name".into(), |said| format!("“{said}”"));
+        out.push_str(&format!("parent {depth}, found by {by}:\n{}", image(&parent["info"], "  ")));
     }
     out
 }
@@ -201,6 +202,26 @@ pub fn compare(result: &Value) -> String {
     }
     let common = size(&result["commonSize"]);
     format!("identical up to {common}, where the smaller disk ends; the rest of the larger one is zeros\n")
+}
+
+/// `disk bitmap`.
+pub fn bitmaps(result: &Value) -> String {
+    let mut out = String::new();
+    for bitmap in result["bitmaps"].as_array().into_iter().flatten() {
+        let state = if bitmap["tracking"] == true { "tracking" } else { "frozen" };
+        out.push_str(&format!("{}: {state}, {} changed\n", scalar(&bitmap["name"]), size(&bitmap["changed"])));
+    }
+    for range in result["ranges"].as_array().into_iter().flatten() {
+        out.push_str(&format!("{:>14} {:>14}\n", scalar(&range["start"]), scalar(&range["length"])));
+    }
+    if let Some(at) = result["cutAt"].as_u64() {
+        out.push_str(&format!("… more behind {at}; the list is cut\n"));
+    }
+    if out.is_empty() {
+        let nothing = if result["ranges"].is_array() { "nothing changed" } else { "no bitmaps" };
+        out.push_str(&format!("{nothing}\n"));
+    }
+    out
 }
 
 /// `disk map`.

@@ -78,6 +78,9 @@ fn a_chain_is_read_and_shown_and_checked_and_merged() {
             info["parents"].as_array().unwrap().iter().map(|parent| parent["path"].as_str().unwrap()).collect();
         let expected = [&middle, &base].map(|name| lab.path(name).canonicalize().unwrap());
         assert_eq!(parents.iter().map(PathBuf::from).collect::<Vec<_>>(), expected);
+        for (parent, name) in info["parents"].as_array().unwrap().iter().zip([&middle, &base]) {
+            assert_eq!(parent["locator"], format!(".\\{name}"), "the relative path wins");
+        }
         let checked = lab.done(&["check", &leaf, "--chain", "--json"]).json();
         assert_eq!(
             (&checked["clean"], &checked["chain"]["whole"], &checked["chain"]["depth"]),
@@ -96,6 +99,7 @@ fn a_chain_is_read_and_shown_and_checked_and_merged() {
         lab.done(&["merge", &leaf, "--into", &whole]);
         lab.qemu_compares("expected.img", &whole);
         let merged = lab.done(&["merge", &leaf, "--json"]).json();
+        assert_eq!(merged["locator"], format!(".\\{middle}"));
         assert_eq!(
             (PathBuf::from(merged["mergedInto"].as_str().unwrap()), &merged["deleted"]),
             (lab.path(&middle).canonicalize().unwrap(), &true.into())
@@ -145,6 +149,36 @@ fn a_parent_that_is_lost_is_named_and_found_again() {
         lab.fails(&["set-parent", &middle, &other], 1, &["another disk"]);
         lab.done(&["set-parent", &middle, &other, "--force"]);
         lab.done(&["check", &leaf, "--chain"]);
+        for name in lab.names() {
+            std::fs::remove_file(lab.path(&name)).unwrap();
+        }
+    }
+}
+
+/// Where two paths lead to two files, all verbs use the one that has the right id, and say which path that was.
+#[test]
+fn the_parent_with_the_right_id_is_used_by_all() {
+    let Some(lab) = Lab::new() else { return };
+    for format in ["vhd", "vhdx"] {
+        let [base, child] = ["base", "child"].map(|stem| format!("{stem}.{format}"));
+        std::fs::create_dir(lab.path("store")).unwrap();
+        lab.raw("a.img");
+        lab.done(&["convert", "a.img", &format!("store/{base}")]);
+        lab.done(&["create", &format!("store/{child}"), "--parent", &format!("store/{base}")]);
+        // The child moves, and another disk of the parent's name lies where its relative path leads now.
+        std::fs::rename(lab.path(&format!("store/{child}")), lab.path(&child)).unwrap();
+        lab.done(&["create", &base, "--size", "24M"]);
+        let right = lab.path(&format!("store/{base}")).canonicalize().unwrap();
+        let info = lab.done(&["info", &child, "--chain", "--json"]).json();
+        assert_eq!(PathBuf::from(info["parents"][0]["path"].as_str().unwrap()), right, "{info}");
+        let locator = info["parents"][0]["locator"].clone();
+        assert!(locator.as_str().unwrap().contains("store"), "{locator}");
+        assert!(lab.done(&["info", &child, "--chain"]).out.contains("found by"));
+        lab.done(&["compare", "a.img", &child]);
+        let merged = lab.done(&["merge", &child, "--json"]).json();
+        assert_eq!(PathBuf::from(merged["mergedInto"].as_str().unwrap()), right, "{merged}");
+        assert_eq!(merged["locator"], locator);
+        std::fs::remove_dir_all(lab.path("store")).unwrap();
         for name in lab.names() {
             std::fs::remove_file(lab.path(&name)).unwrap();
         }

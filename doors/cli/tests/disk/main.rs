@@ -1,11 +1,15 @@
 //! `bulkhead disk` end to end: the real programs, real files, and foreign tools as judges.
 
+mod boot;
 mod cancel;
 mod chains;
 mod mount;
 mod refusals;
 mod serve;
 mod verbs;
+
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;

