@@ -203,15 +203,18 @@ impl GpadlTable {
         self.entries.lock().iter().map(|(handle, gpadl)| (*handle, gpadl.clone())).collect()
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.entries.lock().len()
+    /// Whether there is one with this handle.
+    pub fn contains(&self, handle: u32) -> bool {
+        self.entries.lock().contains_key(&handle)
     }
 
-    /// Forgets all of them.
-    pub fn clear(&self) {
-        // Dropped outside the lock: a release may do anything.
-        let entries = std::mem::take(&mut *self.entries.lock());
-        drop(entries);
+    /// Pages of all of them together.
+    pub fn pages(&self) -> usize {
+        self.entries.lock().values().map(|gpadl| gpadl.pages().len()).sum()
+    }
+
+    /// Takes all of them out.
+    pub fn take_all(&self) -> Vec<Gpadl> {
+        std::mem::take(&mut *self.entries.lock()).into_values().collect()
     }
 }

@@ -50,6 +50,11 @@ impl GuestChannel {
     /// When they are not in RAM.
     pub fn new(memory: &GuestMemory, base: u64, pages: u32) -> GuestChannel {
         memory.fill(base, u64::from(pages) * 2 * PAGE_SIZE, 0).expect("rings in RAM");
+        GuestChannel::over(memory, base, pages)
+    }
+
+    /// Rings that are there already.
+    pub fn over(memory: &GuestMemory, base: u64, pages: u32) -> GuestChannel {
         GuestChannel { memory: memory.clone(), base, pages, host: Arc::default(), gpadls: GpadlTable::default() }
     }
 

@@ -23,11 +23,11 @@ pub const fn event_connection(relid: u32) -> ConnectionId {
 pub struct Version(pub u32);
 
 impl Version {
-    /// 2.4: Windows Server 2008 R2 (drivers call it "WIN7").
+    /// 2.4: Windows Server 2012.
     pub const V2_4: Version = Version(0x0002_0004);
-    /// 3.0: adds Unload.
+    /// 3.0: Windows Server 2012 R2; adds Unload.
     pub const V3_0: Version = Version(0x0003_0000);
-    /// 4.0: adds sockets.
+    /// 4.0: Windows Server 2016; adds sockets.
     pub const V4_0: Version = Version(0x0004_0000);
     /// 4.1: adds ModifyChannel.
     pub const V4_1: Version = Version(0x0004_0001);
