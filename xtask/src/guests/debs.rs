@@ -72,14 +72,19 @@ pub fn unpack(package: &str, target: &Path) -> Result<()> {
     command::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(target))
 }
 
-/// The kernel that a meta package stands for, as `vmlinuz`.
-fn kernel(meta: &str, target: &Path) -> Result<()> {
+/// Unpacks the kernel that a meta package stands for.
+pub fn unpack_kernel(meta: &str, target: &Path) -> Result<()> {
     let depends = field(meta, "Depends")?;
     let image = depends.split([',', ' ']).find(|word| word.starts_with("linux-image-"));
     let image = image.with_context(|| format!("{meta} depends on no kernel: {depends}"))?;
     let suffix = meta.split_once(':').map_or(String::new(), |(_, architecture)| format!(":{architecture}"));
+    unpack(&format!("{image}{suffix}"), target)
+}
+
+/// The kernel that a meta package stands for, as `vmlinuz`.
+fn kernel(meta: &str, target: &Path) -> Result<()> {
     let unpacked = target.join("unpacked");
-    unpack(&format!("{image}{suffix}"), &unpacked)?;
+    unpack_kernel(meta, &unpacked)?;
     let vmlinuz = find(&unpacked.join("boot"), "vmlinuz-")?;
     std::fs::rename(vmlinuz, target.join("vmlinuz")).context("cannot move the kernel")?;
     std::fs::remove_dir_all(unpacked).context("cannot remove the rest of the kernel package")

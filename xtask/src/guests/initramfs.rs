@@ -110,14 +110,14 @@ pub fn programs(target: &Path) -> Result<()> {
     pack(&root, &target.join("initrd"))
 }
 
-fn write_program(path: &Path, text: &str) -> Result<()> {
+pub(super) fn write_program(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
 }
 
 /// Packs a tree as an uncompressed archive: the guest only copies it.
-fn pack(root: &Path, file: &Path) -> Result<()> {
+pub(super) fn pack(root: &Path, file: &Path) -> Result<()> {
     let mut find = Command::new("find").arg(".").current_dir(root).stdout(Stdio::piped()).spawn().context("find")?;
     let names = find.stdout.take().context("find's output is a pipe")?;
     let archive = std::fs::File::create(file).with_context(|| format!("cannot create {}", file.display()))?;

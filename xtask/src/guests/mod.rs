@@ -7,6 +7,7 @@ mod debs;
 mod disk;
 mod grub;
 mod initramfs;
+mod services;
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,7 @@ const RECIPES: &[Recipe] = &[
     Recipe { name: "busybox", version: 1, packages: &["busybox-static"], make: initramfs::busybox },
     Recipe { name: "busybox-i386", version: 1, packages: &["busybox-static:i386"], make: initramfs::busybox_i386 },
     Recipe { name: "programs", version: 2, packages: initramfs::PROGRAMS, make: initramfs::programs },
+    Recipe { name: "services", version: 1, packages: services::PACKAGES, make: services::make },
     Recipe { name: "debian", version: 1, packages: &["linux-image-amd64", "systemd"], make: disk::debian },
     Recipe { name: "grub-media", version: 1, packages: &["grub-pc-bin"], make: grub::media },
 ];
