@@ -1,6 +1,8 @@
 //! The limits of a VM, and which of them a description breaks.
 
-use crate::{DirectKernel, DriveKind, IoLimits, Medium, SerialConnection, VERSION, VmDescription};
+use crate::{
+    AdapterKind, DirectKernel, DriveKind, IoLimits, Medium, NetworkAdapter, SerialConnection, VERSION, VmDescription,
+};
 
 /// Most virtual processors of a VM.
 pub const MAX_VPS: u32 = 64;
@@ -12,6 +14,10 @@ pub const MAX_MEMORY: u64 = 512 << 30;
 pub const MAX_IDE_CONTROLLERS: u8 = 2;
 /// Drives on one IDE controller.
 pub const MAX_DEVICES_PER_CONTROLLER: u8 = 2;
+/// Synthetic network adapters of a VM.
+pub const MAX_SYNTHETIC_ADAPTERS: usize = 8;
+/// Legacy network adapters of a VM.
+pub const MAX_LEGACY_ADAPTERS: usize = 4;
 /// Longest kernel command line, with the zero at its end (x86 Linux: COMMAND_LINE_SIZE).
 const MAX_COMMAND_LINE: usize = 2048;
 /// Least bandwidth of a disk, bytes per second: with less a guest gives up its requests.
@@ -91,7 +97,38 @@ impl VmDescription {
         self.check_memory()?;
         self.check_boot()?;
         self.check_drives()?;
+        self.check_network()?;
         self.check_serial()
+    }
+
+    fn check_network(&self) -> Result<(), Limit> {
+        let count = |kind| self.network.iter().filter(|adapter| adapter.kind == kind).count() as u64;
+        let limit = |what, kind, most: usize| range(what, count(kind), 0, most as u64, |n| n.to_string());
+        limit("the number of synthetic network adapters", AdapterKind::Synthetic, MAX_SYNTHETIC_ADAPTERS)?;
+        limit("the number of legacy network adapters", AdapterKind::Legacy, MAX_LEGACY_ADAPTERS)?;
+        for (at, NetworkAdapter { kind, address, port }) in self.network.iter().enumerate() {
+            if self.network[..at].iter().any(|other| other.address == *address) {
+                return Err(Limit::Twice { what: format!("network address {address}") });
+            }
+            if address.is_group() || address.to_u64() == 0 {
+                let what = format!(
+                    "{address} is no address of one network adapter; the first byte must be even, as in 00-15-5D"
+                );
+                return Err(Limit::Conflict { what });
+            }
+            if *kind == AdapterKind::Synthetic && !self.hyperv.enabled {
+                let what = "a synthetic network adapter needs the Hyper-V interface, which is off: make the adapter a legacy one";
+                return Err(Limit::Conflict { what: what.into() });
+            }
+            if let Some(port) = port {
+                check_name("network.port.switch", &port.switch, MAX_NAME)?;
+            }
+        }
+        if self.processor.deterministic && self.network.iter().any(|adapter| adapter.port.is_some()) {
+            let what = "processor.deterministic allows no network: unplug the adapters";
+            return Err(Limit::Conflict { what: what.into() });
+        }
+        Ok(())
     }
 
     fn check_processor(&self) -> Result<(), Limit> {

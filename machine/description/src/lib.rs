@@ -11,6 +11,7 @@ mod drives;
 #[doc(hidden)]
 pub mod fuzz;
 mod hyperv;
+mod nics;
 mod processor;
 mod serial;
 mod size;
@@ -18,9 +19,13 @@ mod text;
 mod vm;
 
 pub use boot::{Boot, BootSource, DirectKernel, Firmware};
-pub use check::{Limit, MAX_DEVICES_PER_CONTROLLER, MAX_IDE_CONTROLLERS, MAX_MEMORY, MAX_VPS, MIN_MEMORY};
+pub use check::{
+    Limit, MAX_DEVICES_PER_CONTROLLER, MAX_IDE_CONTROLLERS, MAX_LEGACY_ADAPTERS, MAX_MEMORY, MAX_SYNTHETIC_ADAPTERS,
+    MAX_VPS, MIN_MEMORY,
+};
 pub use drives::{ChangeTracking, DriveKind, Floppy, IdeDrive, ImageFormat, IoLimits, Medium};
 pub use hyperv::{HyperV, IntegrationServices};
+pub use nics::{AdapterKind, NetworkAdapter, SwitchPort};
 pub use processor::{CpuLevel, EngineChoice, Processor};
 pub use serial::{SerialConnection, SerialPort};
 pub use size::{ParseSizeError, Size};

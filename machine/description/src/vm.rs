@@ -1,6 +1,6 @@
 //! The whole of a VM.
 
-use crate::{Boot, DirectKernel, Floppy, HyperV, IdeDrive, Processor, SerialPort, Size};
+use crate::{Boot, DirectKernel, Floppy, HyperV, IdeDrive, NetworkAdapter, Processor, SerialPort, Size};
 use bulkhead_ids::VmId;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,9 @@ pub struct VmDescription {
     /// The Hyper-V interface and its integration services.
     #[serde(default, skip_serializing_if = "HyperV::is_default")]
     pub hyperv: HyperV,
+    /// Network adapters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network: Vec<NetworkAdapter>,
     /// COM1 and COM2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serial: Vec<SerialPort>,
@@ -71,6 +74,7 @@ impl VmDescription {
             ide: Vec::new(),
             floppy: None,
             hyperv: HyperV::default(),
+            network: Vec::new(),
             serial: Vec::new(),
             test_devices: false,
         }

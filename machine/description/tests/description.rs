@@ -143,3 +143,29 @@ fn formats_come_from_the_extension_unless_stated() {
     assert_eq!(medium("vhd", None), ImageFormat::Raw);
     assert_eq!(medium("x.vhd", Some(ImageFormat::Raw)), ImageFormat::Raw);
 }
+
+#[test]
+fn network_adapters_have_limits_and_addresses_of_their_own() {
+    let adapter = |kind, last| NetworkAdapter {
+        kind,
+        address: format!("00-15-5D-01-02-{last:02X}").parse().unwrap(),
+        port: Some(SwitchPort { switch: "lan".into(), ticket: String::new() }),
+    };
+    let id = "01890f3e-2c1b-7f3a-8a3e-0123456789ab".parse().unwrap();
+    let mut vm = VmDescription::new(id, "vm", Size::from_bytes(512 << 20));
+    vm.network = (0..8).map(|at| adapter(AdapterKind::Synthetic, at)).collect();
+    vm.network.extend((8..12).map(|at| adapter(AdapterKind::Legacy, at)));
+    vm.check().unwrap();
+    assert_eq!(from_toml(&to_toml(&vm).unwrap()).unwrap(), vm);
+    let refused = |change: &dyn Fn(&mut VmDescription)| {
+        let mut vm = vm.clone();
+        change(&mut vm);
+        vm.check().unwrap_err().to_string()
+    };
+    let message = refused(&|vm| vm.network.push(adapter(AdapterKind::Synthetic, 20)));
+    assert_eq!(message, "the number of synthetic network adapters is 9; it must be between 0 and 8");
+    let message = refused(&|vm| vm.network[1] = vm.network[0].clone());
+    assert_eq!(message, "network address 00-15-5D-01-02-00 is given twice");
+    assert!(refused(&|vm| vm.network[0].address.0[0] = 1).contains("no address of one network adapter"));
+    assert!(refused(&|vm| vm.hyperv.enabled = false).contains("needs the Hyper-V interface"));
+}
