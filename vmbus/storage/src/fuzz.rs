@@ -1,0 +1,3 @@
+//! Fuzz target.
+/// x
+pub fn fuzz(_data: &[u8]) {}
