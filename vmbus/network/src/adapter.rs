@@ -10,7 +10,7 @@ use bulkhead_saved_state::{SavedState, SavedStateError};
 use bulkhead_vmbus_channel::{Channel, ChannelDevice, Offer, OpenRefused, Outgoing, Packet, PacketKind, class};
 use parking_lot::Mutex;
 use serde_json::json;
-use uuid::Uuid;
+use uuid::{Uuid, uuid};
 
 use crate::buffers::{Chain, ReceiveBuffer, SEND_SECTION, SendBuffer};
 use crate::nvsp::{INDIRECTION_ENTRIES, Reply, Request, Status};
@@ -19,24 +19,22 @@ use crate::rndis::{self, Indication};
 use crate::saved_state::{self, SavedNetworkAdapter};
 use crate::session::{Action, Session};
 
+/// Instances of adapters, with zeros where their address goes.
+const INSTANCE: Uuid = uuid!("5d5c2f6a-94c1-4e0b-8c26-000000000000");
 /// Packets and frames that are handled before others get a turn.
 const TURN: usize = 256;
 /// Answers to control messages that wait for a free section; a guest that asks for more breaks the protocol.
 const MOST_REPLIES: usize = 64;
-/// The largest MTU, as in Hyper-V.
-pub const MAX_MTU: u32 = 9014;
+/// Longest IP packet of a guest that asks for nothing else.
+const DEFAULT_MTU: u32 = 1500;
 
 /// What an adapter is, for [`NetworkAdapter::new`].
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Name of the device: `nic0`.
     pub name: String,
-    /// The instance on the bus: stable, so that the guest keeps the name of its interface.
-    pub instance: Uuid,
-    /// Its address.
+    /// Its address. The instance on the bus comes from it, so that the guest keeps the name of its interface.
     pub address: MacAddress,
-    /// Longest IP packet, 68 to [`MAX_MTU`].
-    pub mtu: u32,
     /// Speed that the guest is told, bit/s.
     pub link_speed: u64,
     /// Channels at most, 1 to 64: one per VP.
@@ -46,14 +44,15 @@ pub struct Config {
 impl Config {
     /// What the bus offers.
     pub fn offer(&self) -> Offer {
-        Offer::new(self.name.clone(), class::NETWORK, self.instance)
+        let instance = Uuid::from_u128(INSTANCE.as_u128() | u128::from(self.address.to_u64()));
+        Offer::new(self.name.clone(), class::NETWORK, instance)
     }
 
     fn objects(&self) -> Objects {
         Objects {
             permanent: self.address,
             current: self.address,
-            mtu: self.mtu.clamp(68, MAX_MTU),
+            mtu: DEFAULT_MTU,
             link_speed: u32::try_from(self.link_speed / 100).unwrap_or(u32::MAX),
             link_up: false,
             filter: 0,
@@ -115,8 +114,7 @@ impl NetworkAdapter {
         NetworkAdapter::build(config, reactor, None)
     }
 
-    /// The adapter as it was saved. Address, MTU and the rest of `config` may be other than then, if the guest can live with that:
-    /// the instance must be the same.
+    /// The adapter as it was saved. The address must be the same.
     ///
     /// # Errors
     /// A saved state of another version, or one that is damaged.
@@ -133,7 +131,7 @@ impl NetworkAdapter {
         let objects = config.objects();
         Arc::new_cyclic(|me| {
             Mutex::new(NetworkAdapter {
-                session: Session::new(objects.mtu),
+                session: Session::default(),
                 objects,
                 reactor: reactor.clone(),
                 me: me.clone(),
@@ -251,7 +249,7 @@ impl NetworkAdapter {
         if index > 0 && !matches!(request, Request::Rndis { .. }) {
             return Err("a sub-channel carries only frames");
         }
-        let reply = match self.session.request(request, &self.objects)? {
+        let reply = match self.session.request(request, &mut self.objects)? {
             Action::Complete(reply) => Some(reply),
             Action::Nothing => None,
             Action::ReceiveBuffer { gpadl, id } => Some(self.set_receive_buffer(gpadl, id)),
@@ -287,7 +285,7 @@ impl NetworkAdapter {
 
     fn set_receive_buffer(&mut self, handle: u32, id: u16) -> Reply {
         let gpadl = self.primary().and_then(|channel| channel.gpadl(handle));
-        let max_frame = self.session.max_frame;
+        let max_frame = self.objects.max_frame();
         self.receive_buffer = gpadl.and_then(|gpadl| ReceiveBuffer::new(gpadl, handle, id, max_frame));
         let sections = self.receive_buffer.as_ref().map(|buffer| (buffer.section, buffer.count()));
         let status = if sections.is_some() { Status::Success } else { Status::Failure };
@@ -388,7 +386,7 @@ impl NetworkAdapter {
     fn end_session(&mut self) {
         let link_up = self.objects.link_up;
         self.objects = Objects { link_up, ..self.config.objects() };
-        self.session = Session::new(self.objects.mtu);
+        self.session = Session::default();
         self.receive_buffer = None;
         self.send_buffer = None;
         self.replies.clear();
@@ -517,7 +515,7 @@ impl Device for NetworkAdapter {
         json!({
             "address": self.objects.current.to_string(),
             "nvsp_version": format!("{:#x}", self.session.version),
-            "max_frame": self.session.max_frame,
+            "mtu": self.objects.mtu,
             "channels": self.channels.iter().flatten().count(),
             "link_up": self.objects.link_up,
             "connected": self.is_connected(),

@@ -2,6 +2,7 @@
 //! buffer, whose sections the guest manages itself.
 
 use bulkhead_guest_memory::GuestRange;
+use bulkhead_packets::MAX_FRAME;
 use bulkhead_vmbus_channel::{Gpadl, GpadlError};
 
 /// Bytes of a section of the send buffer: what Hyper-V says too.
@@ -32,7 +33,7 @@ impl ReceiveBuffer {
     /// Divides a buffer into sections for frames of up to `max_frame` bytes.
     pub fn new(gpadl: Gpadl, handle: u32, id: u16, max_frame: u32) -> Option<ReceiveBuffer> {
         // Room for the RNDIS header and information, and for the longest answer to a control message.
-        let section = (max_frame + 256).max(1024).next_multiple_of(64);
+        let section = (max_frame.min(MAX_FRAME as u32) + 256).max(1024).next_multiple_of(64);
         let count = u32::try_from(gpadl.len()).ok()?.checked_div(section)?.min(MOST_SECTIONS);
         (count > 0).then(|| ReceiveBuffer {
             gpadl,

@@ -10,7 +10,6 @@ use bulkhead_port::Nic;
 use bulkhead_reactor::{Time, VirtualReactor};
 use bulkhead_vmbus_channel::test_support::GuestChannel;
 use bulkhead_vmbus_channel::{ChannelDevice, Gpadl};
-use uuid::Uuid;
 
 use crate::{Config, NetworkAdapter};
 
@@ -25,9 +24,7 @@ pub fn fuzz(data: &[u8]) {
     let Ok((_loop, reactor)) = VirtualReactor::new(Time::ZERO, 1) else { return };
     let config = Config {
         name: "nic0".into(),
-        instance: Uuid::from_u128(1),
         address: MacAddress([0, 0x15, 0x5D, 1, 2, 3]),
-        mtu: 1500,
         link_speed: 10_000_000_000,
         max_channels: 4,
     };

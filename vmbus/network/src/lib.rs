@@ -30,4 +30,5 @@ mod saved_state;
 mod session;
 mod transmit;
 
-pub use adapter::{Config, MAX_MTU, NetworkAdapter};
+pub use adapter::{Config, NetworkAdapter};
+pub use oid::MAX_MTU;

@@ -62,7 +62,7 @@ pub enum Request {
     /// 125: the largest frame and what the guest can do; nothing to answer.
     NdisConfig {
         /// Bytes of the largest frame, Ethernet header included.
-        mtu: u32,
+        max_frame: u32,
         /// Capability bits.
         capabilities: u64,
     },
@@ -102,7 +102,7 @@ impl Request {
             },
             108 => Request::RndisComplete,
             125 => Request::NdisConfig {
-                mtu: u32_at(4),
+                max_frame: u32_at(4),
                 capabilities: u64::from(u32_at(12)) | u64::from(u32_at(16)) << 32,
             },
             129 => Request::SwitchDataPath,

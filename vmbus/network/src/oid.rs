@@ -1,6 +1,6 @@
 //! NDIS objects: what the guest may read of its adapter and write to it.
 
-use bulkhead_packets::MacAddress;
+use bulkhead_packets::{ETHERNET_HEADER, MacAddress};
 
 use crate::field::{u16_at, u32_at, words};
 use crate::rndis::Status;
@@ -44,6 +44,8 @@ const MAXIMUM_LIST_SIZE: u32 = 0x0101_0104;
 const OFFLOAD_PARAMETERS: u32 = 0xFC01_020C;
 const OFFLOAD_CAPABILITIES: u32 = 0xFC01_020D;
 
+/// The largest MTU, as in Hyper-V.
+pub const MAX_MTU: u32 = 9014;
 /// Longest multicast list; longer ones are refused, and the guest takes all multicast frames.
 const MULTICAST_ENTRIES: usize = 256;
 /// The largest frame of a large send, headers excluded.
@@ -56,7 +58,7 @@ pub struct Objects {
     pub permanent: MacAddress,
     /// The one that the guest uses.
     pub current: MacAddress,
-    /// Longest IP packet.
+    /// Longest IP packet: what the guest's driver was last configured with, up to [`MAX_MTU`].
     pub mtu: u32,
     /// Speed of the link in units of 100 bit/s.
     pub link_speed: u32,
@@ -75,6 +77,11 @@ pub struct Objects {
 }
 
 impl Objects {
+    /// Bytes of the longest frame, Ethernet header included.
+    pub fn max_frame(&self) -> u32 {
+        self.mtu + ETHERNET_HEADER as u32
+    }
+
     /// The value of an object.
     pub fn query(&self, oid: u32) -> Result<Vec<u8>, Status> {
         let number = |value: u32| Ok(value.to_le_bytes().to_vec());
@@ -83,7 +90,7 @@ impl Objects {
             // Ready; 802.3, which is 0 too.
             HARDWARE_STATUS | MEDIA_SUPPORTED | MEDIA_IN_USE => number(0),
             MAXIMUM_LOOKAHEAD | CURRENT_LOOKAHEAD | MAXIMUM_FRAME_SIZE => number(self.mtu),
-            MAXIMUM_TOTAL_SIZE => number(self.mtu + bulkhead_packets::ETHERNET_HEADER as u32),
+            MAXIMUM_TOTAL_SIZE => number(self.max_frame()),
             LINK_SPEED => number(self.link_speed),
             VENDOR_DESCRIPTION => Ok(b"Bulkhead network adapter\0".to_vec()),
             PACKET_FILTER => number(self.filter),

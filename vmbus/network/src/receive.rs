@@ -88,7 +88,7 @@ impl NetworkAdapter {
         }
         let info = receive_information(meta);
         let Some(buffer) = &self.receive_buffer else { return false };
-        if frame.len() > self.session.max_frame as usize + 4 {
+        if frame.len() > self.objects.max_frame() as usize + 4 {
             self.counters.too_long += 1;
             self.advance();
             return true;

@@ -4,7 +4,7 @@ use bulkhead_packets::MacAddress;
 use minicbor::{Decode, Encode};
 
 use crate::buffers::{ReceiveBuffer, SendBuffer};
-use crate::oid::Objects;
+use crate::oid::{MAX_MTU, Objects};
 use crate::rss::Rss;
 use crate::session::Session;
 
@@ -17,7 +17,7 @@ pub struct SavedNetworkAdapter {
     #[n(0)]
     version: u32,
     #[n(1)]
-    max_frame: u32,
+    mtu: u32,
     #[n(2)]
     initialized: bool,
     #[n(3)]
@@ -71,7 +71,7 @@ impl SavedNetworkAdapter {
     ) -> SavedNetworkAdapter {
         SavedNetworkAdapter {
             version: session.version,
-            max_frame: session.max_frame,
+            mtu: objects.mtu,
             initialized: session.initialized,
             subchannels: session.subchannels,
             address: objects.current.0,
@@ -93,8 +93,8 @@ impl SavedNetworkAdapter {
     }
 
     pub fn session(&self) -> Session {
-        let Self { version, max_frame, initialized, subchannels, .. } = *self;
-        Session { version, max_frame, initialized, subchannels }
+        let Self { version, initialized, subchannels, .. } = *self;
+        Session { version, initialized, subchannels }
     }
 
     /// With what does not come from the guest as in `fresh`.
@@ -104,6 +104,7 @@ impl SavedNetworkAdapter {
         let rss = Rss { kinds: self.hash_kinds, table: self.hash_table.clone(), key: self.hash_key.clone() };
         Objects {
             current: MacAddress(self.address),
+            mtu: self.mtu.min(MAX_MTU),
             link_up: self.link_up,
             filter: self.filter,
             multicast: self.multicast.iter().map(|address| MacAddress(*address)).collect(),

@@ -3,7 +3,7 @@
 use bulkhead_packets::ETHERNET_HEADER;
 
 use crate::nvsp::{Reply, Request, Status};
-use crate::oid::Objects;
+use crate::oid::{MAX_MTU, Objects};
 use crate::rndis::{self, Control};
 
 /// The newest version that we speak. 6 adds receive segment coalescing, of which we have nothing.
@@ -14,12 +14,10 @@ const VERSIONS: [u32; 4] = [2, 0x3_0002, 0x4_0000, NEWEST];
 const SUBCHANNELS_SINCE: u32 = 0x5_0000;
 
 /// Protocol state of an adapter whose primary channel is open.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Session {
     /// Negotiated version; 0 before.
     pub version: u32,
-    /// Longest frame that the guest takes, Ethernet header included.
-    pub max_frame: u32,
     /// RNDIS is initialized: frames may flow.
     pub initialized: bool,
     /// Channels besides the primary.
@@ -66,22 +64,16 @@ pub enum Action {
 }
 
 impl Session {
-    /// After the channel is opened.
-    pub fn new(mtu: u32) -> Session {
-        Session { version: 0, max_frame: mtu + ETHERNET_HEADER as u32, initialized: false, subchannels: 0 }
-    }
-
     /// Takes a request. `Err`: it breaks the protocol.
-    pub fn request(&mut self, request: Request, objects: &Objects) -> Result<Action, &'static str> {
+    pub fn request(&mut self, request: Request, objects: &mut Objects) -> Result<Action, &'static str> {
         if self.version == 0 && !matches!(request, Request::Init { .. }) {
             return Err("a message before the version was negotiated");
         }
         Ok(match request {
             Request::Init { min, max } => Action::Complete(self.negotiate(min, max)),
             Request::NdisVersion { .. } | Request::SwitchDataPath | Request::RndisComplete => Action::Nothing,
-            Request::NdisConfig { mtu, .. } => {
-                let most = objects.mtu + ETHERNET_HEADER as u32;
-                self.max_frame = mtu.clamp(ETHERNET_HEADER as u32, most);
+            Request::NdisConfig { max_frame, .. } => {
+                objects.mtu = max_frame.saturating_sub(ETHERNET_HEADER as u32).min(MAX_MTU);
                 Action::Nothing
             }
             Request::ReceiveBuffer { gpadl, id } => Action::ReceiveBuffer { gpadl, id },

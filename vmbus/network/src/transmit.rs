@@ -108,7 +108,7 @@ impl NetworkAdapter {
             return;
         };
         // A frame beyond the MTU goes out only if it is to be cut.
-        let too_long = meta.segmentation.is_none() && len > self.session.max_frame as usize + 4;
+        let too_long = meta.segmentation.is_none() && len > self.objects.max_frame() as usize + 4;
         if too_long {
             self.counters.send_dropped += 1;
             return;

@@ -12,7 +12,6 @@ use bulkhead_reactor::{Reactor, Time, VirtualReactor};
 use bulkhead_vmbus_channel::test_support::GuestChannel;
 use bulkhead_vmbus_channel::{ChannelDevice, Gpadl, PacketKind};
 use parking_lot::Mutex;
-use uuid::Uuid;
 
 const RECEIVE_BUFFER: u64 = 1 << 20;
 const RECEIVE_BYTES: u64 = 64 << 10;
@@ -30,14 +29,7 @@ struct Vm {
 }
 
 fn config() -> Config {
-    Config {
-        name: "nic0".into(),
-        instance: Uuid::from_u128(7),
-        address: ADDRESS,
-        mtu: 1500,
-        link_speed: 10_000_000_000,
-        max_channels: 4,
-    }
+    Config { name: "nic0".into(), address: ADDRESS, link_speed: 10_000_000_000, max_channels: 4 }
 }
 
 fn words(values: &[u32]) -> Vec<u8> {
