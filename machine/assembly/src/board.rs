@@ -13,6 +13,7 @@ use bulkhead_pci::PciInterrupts;
 use bulkhead_reactor::Reactor;
 use bulkhead_saved_state::{SavedFile, SavedState};
 use bulkhead_vm_description::VmDescription;
+use bulkhead_vmbus::VmBus;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub(crate) struct Board<'a> {
     pub lines: InterruptLines,
     /// The Hyper-V interface, if the VM has it; devices on VMBus reach the guest through it.
     pub hyperv: Option<Arc<HyperV>>,
+    /// What they are offered on.
+    pub vmbus: Option<Arc<VmBus>>,
     /// The state to restore; `None` after power-on.
     pub saved: Option<&'a mut SavedFile>,
     pub devices: Vec<AnyDevice>,

@@ -4,7 +4,7 @@
 use crate::MachineError;
 use crate::board::Board;
 use crate::resources::VGA_FIRMWARE;
-use crate::{firmware, layout};
+use crate::{firmware, layout, vmbus};
 use bulkhead_debug_ports::{DebugConsole, DebugExit};
 use bulkhead_device::{Line, PciAddress};
 use bulkhead_floppy::{DmaController, FloppyController};
@@ -34,6 +34,9 @@ pub(crate) const CATALOG: &[(&str, Attach)] = &[
     ("display adapter", display_adapter),
     ("keyboard and mouse", keyboard_and_mouse),
     ("serial ports", serial_ports),
+    ("integration services", vmbus::integration_services),
+    ("synthetic keyboard and mouse", vmbus::synthetic_input),
+    ("VMBus", vmbus::bus),
     ("firmware configuration", firmware_configuration),
     ("debug ports", debug_ports),
 ];
@@ -56,7 +59,7 @@ fn hyperv_interface(board: &mut Board<'_>) -> Result<(), MachineError> {
     if let Some(interface) = board.hyperv.clone() {
         board.keep(Arc::new(Mutex::new(HyperVDevice::new(interface))));
     }
-    Ok(())
+    vmbus::make_bus(board)
 }
 
 /// The HPET stands between the PIT and RTC and their interrupts, so that its legacy mode can take them over.

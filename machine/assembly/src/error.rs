@@ -84,6 +84,9 @@ pub enum MachineError {
     /// A firmware item is refused: a mistake in the assembly.
     #[error("the firmware's configuration cannot be made")]
     Firmware(#[from] bulkhead_fw_cfg::ItemError),
+    /// A device is refused on VMBus.
+    #[error("VMBus cannot be set up")]
+    VmBus(#[from] bulkhead_vmbus_channel::BusError),
     /// Guest memory was not where the layout says.
     #[error("guest memory is not as laid out")]
     Access(#[from] AccessError),

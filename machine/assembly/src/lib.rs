@@ -22,6 +22,7 @@ mod machine;
 mod resources;
 pub mod saved_state;
 pub mod smbios;
+mod vmbus;
 mod windows;
 
 pub use board::AnyDevice;
@@ -29,3 +30,4 @@ pub use error::MachineError;
 pub use exits::{ExitCounters, Exits};
 pub use machine::{GuestRequests, Handles, Machine, MachineConfig};
 pub use resources::{FIRMWARE, Resources, VGA_FIRMWARE};
+pub use vmbus::IntegrationHandles;

@@ -10,6 +10,7 @@ use crate::layout::{self, RamLayout};
 use crate::resources::Resources;
 use crate::saved_state::{self, SavedMachine};
 use crate::smbios::SmbiosConfig;
+use crate::vmbus::IntegrationHandles;
 use crate::windows::Windows;
 use bulkhead_device::{Line, LineSink, MmioBus, MsiSink, PciBus, PortBus, PowerSink, QuiesceToken};
 use bulkhead_engine::cpu_model::{CpuLevel, CpuModel};
@@ -19,6 +20,8 @@ use bulkhead_floppy::FloppyController;
 use bulkhead_guest_memory::GuestMemory;
 use bulkhead_hyperv::{CrashSink, HyperV, HyperVConfig, HyperVDevice};
 use bulkhead_ide::IdeController;
+use bulkhead_input::{SynthKeyboard, SynthMouse};
+use bulkhead_integration::heartbeat::HeartbeatState;
 use bulkhead_interrupt_controllers::{InterruptLines, Ioapic, Pic};
 use bulkhead_pci::PowerManagement;
 use bulkhead_ps2::Ps2;
@@ -28,6 +31,7 @@ use bulkhead_saved_state::{SaveWriter, SavedFile};
 use bulkhead_serial::Serial;
 use bulkhead_vga::Vga;
 use bulkhead_vm_description::VmDescription;
+use bulkhead_vmbus::VmBus;
 use parking_lot::Mutex;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -46,6 +50,8 @@ pub struct MachineConfig<'a> {
     pub tsc_hz: u64,
     /// The time since 1970 that the guest's clock shows first.
     pub wall_clock: Duration,
+    /// The host's time since 1970, now.
+    pub host_time: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// Files and disks by name.
     pub resources: &'a Resources,
     /// Takes what the guest asks of the machine as a whole.
@@ -59,6 +65,9 @@ pub trait GuestRequests: PowerSink + CrashSink {
 
     /// A test program or the BIOS prints something.
     fn debug_print(&self, bytes: &[u8]);
+
+    /// The heartbeat says something else about the guest than before. Called on the reactor's loop.
+    fn heartbeat(&self, state: HeartbeatState);
 }
 
 /// Devices that the outside talks to.
@@ -78,6 +87,14 @@ pub struct Handles {
     pub power_management: Option<Arc<Mutex<PowerManagement>>>,
     /// The clock.
     pub rtc: Option<Arc<Mutex<Rtc>>>,
+    /// VMBus.
+    pub vmbus: Option<Arc<VmBus>>,
+    /// Integration services.
+    pub integration: IntegrationHandles,
+    /// The keyboard of guests with a driver for it.
+    pub synthetic_keyboard: Option<Arc<Mutex<SynthKeyboard>>>,
+    /// The mouse of such guests.
+    pub synthetic_mouse: Option<Arc<Mutex<SynthMouse>>>,
 }
 
 /// One VM, without the threads that run it.
@@ -219,6 +236,7 @@ impl Machine {
             pic: pic.clone(),
             ioapic: ioapic.clone(),
             hyperv: hyperv.clone(),
+            vmbus: None,
             saved,
             devices: Vec::new(),
             handles: Handles::default(),

@@ -166,6 +166,11 @@ pub enum Event {
     },
     /// The guest was reset and starts again.
     Reset,
+    /// The heartbeat service says something else about the guest than before: `ok`, `lost`, `no contact`.
+    Heartbeat {
+        /// What.
+        state: String,
+    },
     /// The guest says through the Hyper-V interface that it has crashed. It may still run on, for a dump or a reboot.
     GuestCrashed {
         /// The five crash parameters; their meaning is the guest's.

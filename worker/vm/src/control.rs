@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use bulkhead_device::PowerRequest;
 use bulkhead_engine::EngineError;
 use bulkhead_hyperv::GuestCrash;
+use bulkhead_integration::heartbeat::HeartbeatState;
 use bulkhead_linux::{SeqPacket, sealed_memfd};
 use bulkhead_machine::{MachineError, Resources};
 use bulkhead_vm_description::VmDescription;
@@ -29,6 +30,8 @@ pub enum Input {
     Power(PowerRequest),
     /// The guest reports that it has crashed.
     GuestCrash(GuestCrash),
+    /// The heartbeat has another state.
+    Heartbeat(HeartbeatState),
     /// A test program ends the VM.
     DebugExit(u32),
     /// A processor shut down.
@@ -110,6 +113,10 @@ impl Control {
                 Input::Power(request) => self.power(request),
                 Input::GuestCrash(GuestCrash { parameters, text }) => {
                     self.event(Event::GuestCrashed { parameters, text });
+                    None
+                }
+                Input::Heartbeat(state) => {
+                    self.event(Event::Heartbeat { state: state.name().into() });
                     None
                 }
                 Input::TripleFault { vp } => self.triple_fault(vp),

@@ -4,6 +4,7 @@ use crate::control::Input;
 use bulkhead_device::{PowerRequest, PowerSink};
 use bulkhead_engine::Partition;
 use bulkhead_hyperv::{CrashSink, GuestCrash};
+use bulkhead_integration::heartbeat::HeartbeatState;
 use bulkhead_machine::GuestRequests;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
@@ -72,6 +73,10 @@ impl GuestRequests for PowerSwitch {
     fn debug_exit(&self, value: u32) {
         self.gate.close();
         let _ = self.inputs.send(Input::DebugExit(value));
+    }
+
+    fn heartbeat(&self, state: HeartbeatState) {
+        let _ = self.inputs.send(Input::Heartbeat(state));
     }
 
     fn debug_print(&self, bytes: &[u8]) {

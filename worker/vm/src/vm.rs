@@ -88,6 +88,7 @@ impl Vm {
             reactor: reactor.clone(),
             tsc_hz: saved.as_ref().map_or(tsc_hz, |saved| saved.head.tsc_hz),
             wall_clock: now,
+            host_time: if deterministic { counted_time(&reactor, now) } else { Arc::new(wall_clock) },
             resources: &resources,
             guest,
         };
@@ -208,6 +209,12 @@ impl Vm {
         let closed = self.io.close().context("what the guest has written to its disks may be lost");
         (stats, closed)
     }
+}
+
+/// A host's time that counts with the guest's instructions.
+fn counted_time(reactor: &Reactor, start: Duration) -> Arc<dyn Fn() -> Duration + Send + Sync> {
+    let reactor = reactor.clone();
+    Arc::new(move || start + Duration::from_nanos(reactor.now().as_nanos()))
 }
 
 fn read_saved(resources: &mut Resources) -> Result<Saved> {
