@@ -27,10 +27,12 @@ pub enum MachineError {
     #[error("the processor engine refuses the VM")]
     Engine(#[from] EngineError),
     /// The engine on this host lacks features of the level.
-    #[error("the processor level {level} cannot be offered here: {missing}; choose a lower level (--cpu-level v2)")]
+    #[error(
+        "the processor level {level} cannot be offered here: {missing}; choose a lower level (--cpu-level v1 is the lowest)"
+    )]
     CpuLevel {
         /// The level.
-        level: &'static str,
+        level: String,
         /// The missing feature bits.
         missing: String,
     },

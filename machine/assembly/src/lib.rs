@@ -19,6 +19,7 @@ mod exits;
 mod firmware;
 pub mod layout;
 mod machine;
+mod processor_model;
 mod resources;
 pub mod saved_state;
 pub mod smbios;

@@ -7,15 +7,16 @@ use crate::boot::{self, FirmwareTables, Images};
 use crate::catalog::CATALOG;
 use crate::exits::{ExitCounters, Exits, Wiring};
 use crate::layout::{self, RamLayout};
+use crate::processor_model;
 use crate::resources::Resources;
 use crate::saved_state::{self, SavedMachine};
 use crate::smbios::SmbiosConfig;
 use crate::vmbus::IntegrationHandles;
 use crate::windows::Windows;
 use bulkhead_device::{Line, LineSink, MmioBus, MsiSink, PciBus, PortBus, PowerSink, QuiesceToken};
-use bulkhead_engine::cpu_model::{CpuLevel, CpuModel};
+use bulkhead_engine::cpu_model::CpuModel;
 use bulkhead_engine::saved_state::SavedVp;
-use bulkhead_engine::{Access, CpuidTable, Engine, Msi, Partition, PartitionConfig, VpState};
+use bulkhead_engine::{Access, Engine, Msi, Partition, PartitionConfig, VpState};
 use bulkhead_floppy::FloppyController;
 use bulkhead_guest_memory::GuestMemory;
 use bulkhead_hyperv::{CrashSink, HyperV, HyperVConfig, HyperVDevice};
@@ -139,7 +140,8 @@ impl Machine {
         if let Some(image) = &firmware {
             memory.write(layout::firmware_range(image.len() as u64).start, image)?;
         }
-        Machine::build(config, memory, firmware.map(|image| image.len() as u64), None)
+        let model = processor_model::choose(config)?;
+        Machine::build(config, memory, firmware.map(|image| image.len() as u64), model, None)
     }
 
     /// The machine that was saved as `state` and `memory` (a file that [`GuestMemory::save`] has written), and the states of
@@ -156,6 +158,7 @@ impl Machine {
         description.check()?;
         let head: SavedMachine = state.take_kind("machine", saved_state::KIND)?.decode(1..=saved_state::VERSION)?;
         head.check(description)?;
+        let model = processor_model::saved(&head.cpu_model, config)?;
         let ram = RamLayout::new(description.memory.size.bytes());
         let memory = Arc::new(memory);
         let mut builder = GuestMemory::builder();
@@ -178,7 +181,7 @@ impl Machine {
             vps.push(saved.restore(index)?);
         }
         let firmware_len = (head.firmware_len > 0).then_some(head.firmware_len);
-        let machine = Machine::build(config, memory, firmware_len, Some(&mut state))?;
+        let machine = Machine::build(config, memory, firmware_len, model, Some(&mut state))?;
         state.finish()?;
         Ok((machine, vps))
     }
@@ -187,16 +190,16 @@ impl Machine {
         config: &MachineConfig<'_>,
         memory: GuestMemory,
         firmware_len: Option<u64>,
+        model: CpuModel,
         mut saved: Option<&mut SavedFile>,
     ) -> Result<Machine, MachineError> {
         let description = config.description;
         let ram = RamLayout::new(description.memory.size.bytes());
         let vps = description.processor.count;
-        let model = cpu_model(config)?;
         let partition = config.engine.create_partition(PartitionConfig {
             vp_count: vps,
             memory: memory.clone(),
-            cpuid: cpuid(description, model),
+            cpuid: processor_model::cpuid(config, model),
             reactor: config.reactor.clone(),
             tsc_hz: config.tsc_hz,
             deterministic: description.processor.deterministic,
@@ -372,20 +375,6 @@ impl Machine {
     }
 }
 
-/// The model of the description's level that the engine can offer.
-fn cpu_model(config: &MachineConfig<'_>) -> Result<CpuModel, MachineError> {
-    let level = match config.description.processor.level {
-        bulkhead_vm_description::CpuLevel::V2 => CpuLevel::V2,
-        bulkhead_vm_description::CpuLevel::V3 => CpuLevel::V3,
-    };
-    CpuModel::best(level, &config.engine.supported_cpuid()).map_err(|missing| {
-        let bits = missing
-            .into_iter()
-            .map(|(leaf, subleaf, register, bits)| format!("CPUID {leaf:#x}.{subleaf} {register} lacks {bits:#x}"));
-        MachineError::CpuLevel { level: level.name(), missing: bits.collect::<Vec<_>>().join(", ") }
-    })
-}
-
 /// Shows RAM and ROM to the guest.
 fn map_memory(
     partition: &Arc<dyn Partition>,
@@ -406,16 +395,6 @@ fn map_memory(
     }
     let last_128k = firmware.map(|place| place.end - 0x2_0000);
     Ok(Arc::new(Windows::new(partition.clone(), memory.clone(), last_128k)?))
-}
-
-/// The leaves of the model, and those of the Hyper-V interface if the VM has it.
-fn cpuid(description: &VmDescription, model: CpuModel) -> CpuidTable {
-    let vps = description.processor.count;
-    let mut table = model.cpuid(vps);
-    if description.hyperv.enabled {
-        bulkhead_hyperv::add_leaves(&mut table, vps);
-    }
-    table
 }
 
 fn hyperv_interface(

@@ -26,6 +26,8 @@ impl Default for Processor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CpuLevel {
+    /// SSE2 only: for a KVM that shows nothing more.
+    V1,
     /// Up to SSE4.2.
     #[default]
     V2,

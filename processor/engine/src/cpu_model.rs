@@ -9,6 +9,8 @@ use crate::cpuid::{CpuidTable, CpuidValue, xsave_size};
 /// The levels, as in the x86-64 psABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CpuLevel {
+    /// SSE2: what a KVM shows that has nothing more.
+    V1,
     /// SSE4.2, POPCNT, CMPXCHG16B, LAHF; plus RDTSCP, FSGSBASE, SMEP and RDRAND.
     V2,
     /// AVX2, BMI1/2, FMA, F16C, LZCNT, MOVBE, XSAVE; plus 1 GiB pages, RDSEED and CLFLUSHOPT.
@@ -19,6 +21,7 @@ impl CpuLevel {
     /// The name on the command line and in `vm.toml`.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::V1 => "v1",
             Self::V2 => "v2",
             Self::V3 => "v3",
         }
@@ -44,30 +47,54 @@ impl CpuModel {
     /// features that are missing.
     pub fn best(level: CpuLevel, supported: &CpuidTable) -> Result<Self, Vec<(u32, u32, &'static str, u32)>> {
         let plain = Self { level, crypto: false };
-        let missing = plain.cpuid(1).features_missing_in(supported);
+        let missing = plain.missing_in(supported);
         if !missing.is_empty() {
             return Err(missing);
         }
         let crypto = Self { level, crypto: true };
-        let has_crypto = crypto.cpuid(1).features_missing_in(supported).is_empty();
-        Ok(if has_crypto { crypto } else { plain })
+        Ok(if crypto.missing_in(supported).is_empty() { crypto } else { plain })
+    }
+
+    /// The model of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let levels = [CpuLevel::V1, CpuLevel::V2, CpuLevel::V3];
+        let all = levels.into_iter().flat_map(|level| [false, true].map(|crypto| Self { level, crypto }));
+        all.into_iter().find(|model| model.name() == name)
+    }
+
+    /// Features of the model that `supported` lacks, as (leaf, subleaf, register, bits).
+    pub fn missing_in(self, supported: &CpuidTable) -> Vec<(u32, u32, &'static str, u32)> {
+        self.cpuid_on(1, supported).features_missing_in(supported)
+    }
+
+    /// [`CpuModel::cpuid`] on an engine with these features: what only says that a guest need not defend itself, and takes
+    /// hardware to be true, is shown where it is true.
+    pub fn cpuid_on(self, vps: u32, supported: &CpuidTable) -> CpuidTable {
+        let mut table = self.cpuid(vps);
+        let leaf = table.get(0x8000_0021, 0);
+        let lacks = NEEDS_NO_DEFENCE & !supported.get(0x8000_0021, 0).eax;
+        table.set(0x8000_0021, CpuidValue { eax: leaf.eax & !lacks, ..leaf });
+        table
     }
 
     /// The static leaves for a VM with `vps` processors (one socket, one thread per core).
     pub fn cpuid(self, vps: u32) -> CpuidTable {
         let mut table = CpuidTable::new();
-        let v3 = self.level >= CpuLevel::V3;
-        self.add_basic_leaves(&mut table, vps, v3);
-        self.add_extended_leaves(&mut table, vps, v3);
+        self.add_basic_leaves(&mut table, vps);
+        self.add_extended_leaves(&mut table, vps);
         table
     }
 
-    fn add_basic_leaves(self, table: &mut CpuidTable, vps: u32, v3: bool) {
+    fn add_basic_leaves(self, table: &mut CpuidTable, vps: u32) {
+        let (v2, v3) = (self.level >= CpuLevel::V2, self.level >= CpuLevel::V3);
         let [ebx, edx, ecx] = VENDOR;
         table.set(0, CpuidValue { eax: 0xd, ebx, ecx, edx });
         // EBX: CLFLUSH line of 8 quadwords, logical processors of the package.
         let ebx = 8 << 8 | vps.min(255) << 16;
-        let mut ecx = SSE3 | SSSE3 | CX16 | SSE4_1 | SSE4_2 | POPCNT | TSC_DEADLINE | RDRAND | HYPERVISOR;
+        let mut ecx = TSC_DEADLINE | HYPERVISOR;
+        if v2 {
+            ecx |= SSE3 | SSSE3 | CX16 | SSE4_1 | SSE4_2 | POPCNT | RDRAND;
+        }
         if v3 {
             ecx |= FMA | MOVBE | XSAVE | AVX | F16C;
         }
@@ -76,7 +103,7 @@ impl CpuModel {
         }
         let edx = EDX_1 | if vps > 1 { HTT } else { 0 };
         table.set(1, CpuidValue { eax: SIGNATURE, ebx, ecx, edx });
-        let mut ebx = FSGSBASE | SMEP | ERMS;
+        let mut ebx = ERMS | if v2 { FSGSBASE | SMEP } else { 0 };
         if v3 {
             ebx |= BMI1 | AVX2 | BMI2 | RDSEED | CLFLUSHOPT;
         }
@@ -95,11 +122,13 @@ impl CpuModel {
         }
     }
 
-    fn add_extended_leaves(self, table: &mut CpuidTable, vps: u32, v3: bool) {
+    fn add_extended_leaves(self, table: &mut CpuidTable, vps: u32) {
+        let (v2, v3) = (self.level >= CpuLevel::V2, self.level >= CpuLevel::V3);
         let [ebx, edx, ecx] = VENDOR;
         table.set(0x8000_0000, CpuidValue { eax: 0x8000_0021, ebx, ecx, edx });
         let ecx = LAHF | PREFETCHW | if v3 { LZCNT } else { 0 };
-        let edx = EDX_1 & EDX_8000_0001_COPY | SYSCALL | NX | RDTSCP | LONG_MODE | if v3 { PAGES_1G } else { 0 };
+        let edx = EDX_1 & EDX_8000_0001_COPY | SYSCALL | NX | LONG_MODE;
+        let edx = edx | if v2 { RDTSCP } else { 0 } | if v3 { PAGES_1G } else { 0 };
         table.set(0x8000_0001, CpuidValue { eax: SIGNATURE, ebx: 0, ecx, edx });
         let brand = format!("{:<47}\0", format!("Bulkhead virtual processor {}", self.name()));
         for (index, part) in brand.as_bytes().chunks_exact(16).enumerate() {
@@ -184,3 +213,4 @@ const LFENCE_SERIALIZES: u32 = 1 << 2;
 const NULL_SELECTOR_CLEARS_BASE: u32 = 1 << 6;
 const AUTOMATIC_IBRS: u32 = 1 << 8;
 const SRSO_NO: u32 = 1 << 29;
+const NEEDS_NO_DEFENCE: u32 = AUTOMATIC_IBRS | SRSO_NO;

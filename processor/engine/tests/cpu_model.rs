@@ -38,6 +38,37 @@ fn levels_hold_what_the_psabi_asks_for() {
 }
 
 #[test]
+fn v1_has_nothing_that_v2_adds() {
+    let v1 = CpuModel { level: CpuLevel::V1, crypto: false };
+    assert!(PSABI_V2[..6].iter().all(|&bit| !has(v1, bit)));
+    // SSE2 and long mode.
+    assert!(has(v1, (1, 'd', 26)) && has(v1, (0x8000_0001, 'd', 29)));
+    assert!(v1.missing_in(&CpuModel { level: CpuLevel::V2, crypto: false }.cpuid(1)).is_empty());
+}
+
+#[test]
+fn models_are_found_by_name() {
+    for level in [CpuLevel::V1, CpuLevel::V2, CpuLevel::V3] {
+        for crypto in [false, true] {
+            let model = CpuModel { level, crypto };
+            assert_eq!(CpuModel::named(&model.name()), Some(model));
+        }
+    }
+    assert_eq!(CpuModel::named("v2+"), None);
+}
+
+#[test]
+fn a_host_that_needs_defence_runs_the_model_without_saying_otherwise() {
+    let model = CpuModel { level: CpuLevel::V2, crypto: false };
+    let mut host = model.cpuid(1);
+    // LFENCE serializes and null selectors clear the base, no automatic IBRS.
+    host.set(0x8000_0021, CpuidValue { eax: 0x44, ..CpuidValue::default() });
+    assert_eq!(CpuModel::best(CpuLevel::V2, &host), Ok(model));
+    assert_eq!(model.cpuid_on(1, &host).get(0x8000_0021, 0).eax, 0x44);
+    assert_eq!(model.cpuid_on(1, &model.cpuid(1)), model.cpuid(1));
+}
+
+#[test]
 fn every_vp_sees_its_own_apic_id() {
     let table = CpuModel { level: CpuLevel::V2, crypto: true }.cpuid(4);
     assert_eq!(table.query(1, 0, VP).ebx >> 24, 3);

@@ -7,6 +7,9 @@ use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 /// `KVM_GET_SUPPORTED_CPUID` may leave them out: TSC deadline, x2APIC, hypervisor present.
 const LEAF_1_ECX_OURS: u32 = 1 << 24 | 1 << 31;
 
+/// Bits of leaf 1 EDX that AMD repeats in leaf 8000_0001 EDX.
+const AMD_REPEATS: u32 = 0x0183_f3ff;
+
 /// What the host offers. Features that KVM always emulates are added.
 pub fn from_kvm(leaves: &CpuId) -> CpuidTable {
     let mut table = CpuidTable::new();
@@ -24,6 +27,10 @@ pub fn from_kvm(leaves: &CpuId) -> CpuidTable {
     table.set(1, CpuidValue { ecx: features.ecx | LEAF_1_ECX_OURS, edx, ..features });
     let power = table.get(0x8000_0007, 0);
     table.set(0x8000_0007, CpuidValue { edx: power.edx | 1 << 8, ..power });
+    // AMD repeats features of leaf 1 here. Intel does not, and guests of our models look for them.
+    let repeated = table.get(1, 0).edx & AMD_REPEATS;
+    let extended = table.get(0x8000_0001, 0);
+    table.set(0x8000_0001, CpuidValue { edx: extended.edx | repeated, ..extended });
     // Always-true statements about software and hints for string instructions: any host can be told to show them.
     let features = table.get(7, 0);
     table.set_indexed(7, 0, CpuidValue { ebx: features.ebx | 1 << 9, edx: features.edx | 1 << 4, ..features });

@@ -22,7 +22,7 @@ pub struct Arguments {
     /// RAM
     #[arg(long, default_value = "512M", value_name = "SIZE")]
     pub memory: Size,
-    /// Features of the processors: v2 (SSE4.2), v3 (AVX2)
+    /// Features of the processors: v1 (SSE2), v2 (SSE4.2), v3 (AVX2)
     #[arg(long, default_value = "v2", value_name = "LEVEL")]
     pub cpu_level: String,
     /// Start this kernel without firmware: Linux bzImage, PVH ELF, multiboot

@@ -43,9 +43,10 @@ pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
 
 fn cpu_level(text: &str) -> Result<CpuLevel, Failure> {
     match text {
+        "v1" => Ok(CpuLevel::V1),
         "v2" => Ok(CpuLevel::V2),
         "v3" => Ok(CpuLevel::V3),
-        other => Err(Failure::unsupported(&format!("--cpu-level {other}"), "levels that are: v2, v3")),
+        other => Err(Failure::unsupported(&format!("--cpu-level {other}"), "levels that are: v1, v2, v3")),
     }
 }
 
