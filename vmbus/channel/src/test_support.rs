@@ -73,6 +73,11 @@ impl GuestChannel {
     /// # Panics
     /// When the rings are broken already.
     pub fn open(&self, index: u16, log: &Arc<GuestLog>, restored: bool) -> Channel {
+        self.try_open(index, log, restored).expect("rings that were just made")
+    }
+
+    /// The device's side of the channel, if the rings are good.
+    pub fn try_open(&self, index: u16, log: &Arc<GuestLog>, restored: bool) -> Option<Channel> {
         let parts = ChannelParts {
             index,
             version: Version::V5_3,
@@ -84,7 +89,7 @@ impl GuestChannel {
             host: self.host.clone(),
             log: log.clone(),
         };
-        Channel::new(parts).expect("rings that were just made")
+        Channel::new(parts).ok()
     }
 
     /// Guest address of a control field of the guest-to-host ring (0) or the other one (1).
@@ -142,9 +147,8 @@ impl GuestChannel {
     /// # Panics
     /// When the ring has no room.
     pub fn put(&self, bytes: &[u8]) {
-        let (size, write, read) = (self.size(), self.read(ring::WRITE_INDEX), self.read(ring::READ_INDEX));
-        let free = size - (write + size - read) % size;
-        assert!((bytes.len() as u32) < free, "the guest's ring is full");
+        let (size, write) = (self.size(), self.read(ring::WRITE_INDEX));
+        assert!(self.has_room(bytes.len() as u32), "the guest's ring is full");
         for (at, byte) in bytes.iter().enumerate() {
             let at = (write + at as u32) % size;
             self.memory.write(self.base + ring::DATA + u64::from(at), &[*byte]).expect("rings in RAM");
@@ -154,11 +158,33 @@ impl GuestChannel {
             .expect("rings in RAM");
     }
 
+    /// Whether the ring to the device is sound and has room for `len` bytes.
+    pub fn has_room(&self, len: u32) -> bool {
+        let (size, write, read) = (self.size(), self.read(ring::WRITE_INDEX), self.read(ring::READ_INDEX));
+        write < size && read < size && len < size - (write + size - read) % size
+    }
+
+    /// The next packet from the device; `None` also when the ring is broken.
+    pub fn try_receive(&self) -> Option<Packet> {
+        let field = |field| self.memory.read_u32(self.downstream(field)).expect("rings in RAM");
+        let sound = [ring::READ_INDEX, ring::WRITE_INDEX].iter().all(|index| {
+            let index = field(*index);
+            index < self.size() && index.is_multiple_of(8)
+        });
+        let mut packet = Packet::default();
+        packet.bytes = sound.then(|| self.packet_bytes(false)).flatten()?;
+        packet.parse().ok().map(|()| packet)
+    }
+
     /// The next packet from the device, whole (descriptor and all), without its trailer.
     ///
     /// # Panics
     /// When the device wrote something that is no packet.
     pub fn receive_raw(&self) -> Option<Vec<u8>> {
+        self.packet_bytes(true)
+    }
+
+    fn packet_bytes(&self, strict: bool) -> Option<Vec<u8>> {
         let field = |field| self.memory.read_u32(self.downstream(field)).expect("rings in RAM");
         let (size, read, write) = (self.size(), field(ring::READ_INDEX), field(ring::WRITE_INDEX));
         if read == write {
@@ -170,9 +196,14 @@ impl GuestChannel {
         };
         let head: [u8; Descriptor::LEN] = std::array::from_fn(|at| byte(at as u32));
         let len = Descriptor::read(&head).len as u32;
-        assert!(len + ring::TRAILER <= (write + size - read) % size, "a packet of {len} bytes");
-        let trailer: [u8; 8] = std::array::from_fn(|at| byte(len + at as u32));
-        assert_eq!(u64::from_le_bytes(trailer) >> 32, u64::from(read), "the trailer");
+        let whole = len + ring::TRAILER <= (write + size - read) % size;
+        if strict {
+            assert!(whole, "a packet of {len} bytes");
+            let trailer: [u8; 8] = std::array::from_fn(|at| byte(len + at as u32));
+            assert_eq!(u64::from_le_bytes(trailer) >> 32, u64::from(read), "the trailer");
+        } else if !whole {
+            return None;
+        }
         let packet = (0..len).map(byte).collect();
         let next = (read + len + ring::TRAILER) % size;
         self.memory.write_u32(self.downstream(ring::READ_INDEX), next).expect("rings in RAM");
