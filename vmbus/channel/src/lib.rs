@@ -31,6 +31,8 @@
 
 mod channel;
 mod device;
+#[doc(hidden)]
+pub mod fuzz;
 mod gpadl;
 mod offer;
 mod packet;
