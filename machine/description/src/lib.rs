@@ -26,7 +26,7 @@ pub use check::{
 pub use drives::{ChangeTracking, DriveKind, Floppy, IdeDrive, ImageFormat, IoLimits, Medium};
 pub use hyperv::{HyperV, IntegrationServices};
 pub use nics::{AdapterKind, NetworkAdapter, SwitchPort};
-pub use processor::{CpuLevel, EngineChoice, Processor};
+pub use processor::{CpuLevel, EngineChoice, Processor, Tier};
 pub use serial::{SerialConnection, SerialPort};
 pub use size::{ParseSizeError, Size};
 pub use text::{TextError, from_toml, to_toml};

@@ -60,7 +60,13 @@ fn a_full_description_is_read_and_survives_toml_and_json() {
     assert_eq!(vm.memory.size.bytes(), 1536 << 20);
     assert_eq!(
         vm.processor,
-        Processor { count: 4, level: CpuLevel::V3, engine: EngineChoice::Soft, deterministic: true }
+        Processor {
+            count: 4,
+            level: CpuLevel::V3,
+            engine: EngineChoice::Soft,
+            deterministic: true,
+            ..Processor::default()
+        }
     );
     assert_eq!(vm.boot.order, [BootSource::Cd, BootSource::Disk]);
     assert_eq!(vm.ide_drive(1, 0).unwrap().medium, None);

@@ -31,12 +31,14 @@ use std::sync::Arc;
 
 use bulkhead_engine::{Engine, EngineKind};
 use bulkhead_kvm::{KvmEngine, Verdict};
-use bulkhead_soft::SoftEngine;
+use bulkhead_soft::{Options, SoftEngine};
 
 /// An engine to judge, and how far this host lets it go.
 pub struct Candidate {
     /// The engine.
     pub engine: Arc<dyn Engine>,
+    /// Name for reports.
+    pub name: &'static str,
     /// The host's KVM only imitates a processor: programs with a `needs` line are skipped on it.
     pub imitates: bool,
 }
@@ -44,7 +46,7 @@ pub struct Candidate {
 impl Candidate {
     /// Name for reports.
     pub fn name(&self) -> &'static str {
-        self.engine.kind().name()
+        self.name
     }
 
     /// Why this candidate cannot be judged by a program, if so.
@@ -56,12 +58,15 @@ impl Candidate {
 
 /// The engines of this host, and for those that cannot be had the reason.
 pub fn candidates() -> (Vec<Candidate>, Vec<String>) {
-    let mut found = vec![Candidate { engine: Arc::new(SoftEngine), imitates: false }];
+    let tiers = [("soft", Options::INTERPRETER), ("soft-translated", Options::EAGER)];
+    let soft =
+        |(name, options)| Candidate { engine: Arc::new(SoftEngine::with_options(options)), name, imitates: false };
+    let mut found = Vec::from(tiers.map(soft));
     let mut absent = Vec::new();
     match KvmEngine::open() {
         Ok(engine) => {
             let imitates = !matches!(bulkhead_kvm::probe(), Verdict::Hardware);
-            found.push(Candidate { engine: Arc::new(engine), imitates });
+            found.push(Candidate { engine: Arc::new(engine), name: EngineKind::Kvm.name(), imitates });
         }
         Err(error) => absent.push(format!("{}: {error}", EngineKind::Kvm.name())),
     }

@@ -3,7 +3,7 @@
 //! `BULKHEAD_SEED` and `BULKHEAD_CASES` choose what is run; `BULKHEAD_LONG=1` runs 50 million cases from a random seed.
 
 use bulkhead_differential::{EngineExecutor, Form, Generator, Host, Mode, Round, run_round};
-use bulkhead_soft::SoftEngine;
+use bulkhead_soft::{Options, SoftEngine};
 
 /// Cases in every normal run.
 const CASES: u64 = 200_000;
@@ -18,12 +18,12 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn one_thread(seed: u64, count: u64) -> Round {
+fn one_thread(options: Options, seed: u64, count: u64) -> Round {
     let mut host = Host::new().unwrap();
     if !host.supports(Mode::Segmented) {
         eprintln!("skipped: 16-bit segments, because the host's kernel has no modify_ldt");
     }
-    let mut executor = EngineExecutor::new(&SoftEngine::new()).unwrap();
+    let mut executor = EngineExecutor::new(&SoftEngine::with_options(options)).unwrap();
     let features = executor.features().clone();
     let only = std::env::var("BULKHEAD_FORMS").ok();
     let wanted = |form: &Form| {
@@ -46,14 +46,23 @@ fn random_seed() -> u64 {
 }
 
 #[test]
-fn the_engine_does_what_the_processor_does() {
+fn the_interpreter_does_what_the_processor_does() {
+    judge(Options::INTERPRETER);
+}
+
+#[test]
+fn translated_code_does_what_the_processor_does() {
+    judge(Options::EAGER);
+}
+
+fn judge(options: Options) {
     let long = std::env::var_os("BULKHEAD_LONG").is_some();
     let seed = setting("BULKHEAD_SEED").unwrap_or_else(|| if long { random_seed() } else { 1 });
     let count = setting("BULKHEAD_CASES").unwrap_or(if long { LONG_CASES } else { CASES }) / THREADS;
     println!("BULKHEAD_SEED={seed}: {count} cases on each of {THREADS} threads");
     let rounds: Vec<Round> = std::thread::scope(|scope| {
         let threads: Vec<_> =
-            (0..THREADS).map(|n| scope.spawn(move || one_thread((seed * THREADS + n) << 32, count))).collect();
+            (0..THREADS).map(|n| scope.spawn(move || one_thread(options, (seed * THREADS + n) << 32, count))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     for round in &rounds {

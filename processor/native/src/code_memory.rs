@@ -81,11 +81,25 @@ const ALIGNMENT: usize = 16;
 /// set it. Stubs push nothing, so the return address is on top of the stack wherever they fault.
 const LANDING: [u8; 1] = [0xc3];
 
+/// The start of a no-operation in front of an instruction that may fault: NOP dword [RAX + distance]. The 32-bit
+/// distance, counted from the end of the marker, follows it.
+pub const FAULT_MARKER: [u8; 3] = [0x0f, 0x1f, 0x80];
+
 impl CodeMemory {
     /// Makes an arena of `capacity` bytes (rounded up to pages, at most 1 GiB). Untouched pages cost nothing.
     ///
     /// Faults of code in it return to the caller as numbers: see [`crate::StubEntry`].
     pub fn new(capacity: usize) -> Result<Self, NativeError> {
+        Self::with_landing(capacity, fault::Landing::Caller)
+    }
+
+    /// As [`Self::new`], but a faulting instruction goes on where the [`FAULT_MARKER`] in front of it leads. Faults of
+    /// instructions without one are the process's own.
+    pub fn with_fault_markers(capacity: usize) -> Result<Self, NativeError> {
+        Self::with_landing(capacity, fault::Landing::Marker)
+    }
+
+    fn with_landing(capacity: usize, landing: fault::Landing) -> Result<Self, NativeError> {
         let capacity = capacity.clamp(4096, 1 << 30).next_multiple_of(4096);
         let failed = |what| move |source| NativeError::CodeMemory { what, capacity, source };
         let flags = MemfdFlags::CLOEXEC;
@@ -98,7 +112,7 @@ impl CodeMemory {
         let executable = Mapping::new(&file, capacity, ProtFlags::READ | ProtFlags::EXEC);
         let writable = writable.map_err(failed("map writable"))?;
         let executable = executable.map_err(failed("map executable"))?;
-        let registration = fault::register(executable.address as usize, capacity)?;
+        let registration = fault::register(executable.address as usize, capacity, landing)?;
         let mut memory = Self { _registration: registration, writable, executable, used: 0, generation: 0 };
         memory.clear();
         Ok(memory)
@@ -109,9 +123,23 @@ impl CodeMemory {
         let offset = self.used.next_multiple_of(ALIGNMENT);
         let full = Full { used: self.used, capacity: self.writable.len, wanted: code.len() };
         let end = offset.checked_add(code.len()).filter(|&end| end <= self.writable.len).ok_or(full)?;
-        self.write(offset, code);
+        self.copy_in(offset, code);
         self.used = end;
         Ok(CodeSpan { offset: offset as u32, len: code.len() as u32 })
+    }
+
+    /// Where the next piece of code will begin.
+    pub fn next_offset(&self) -> u32 {
+        self.used.next_multiple_of(ALIGNMENT) as u32
+    }
+
+    /// Replaces bytes of the used part. No other thread may be executing there.
+    ///
+    /// # Panics
+    /// If they are not all inside the used part.
+    pub fn write(&mut self, offset: u32, bytes: &[u8]) {
+        assert!(offset as usize + bytes.len() <= self.used, "write at {offset:#x}");
+        self.copy_in(offset as usize, bytes);
     }
 
     /// Replaces the aligned 8 bytes at `offset` in one store, so that a thread executing there sees the old or the
@@ -134,7 +162,7 @@ impl CodeMemory {
     /// Forgets all code. No thread may be inside it or enter it through an old offset afterwards.
     pub fn clear(&mut self) {
         self.used = 0;
-        self.write(0, &LANDING);
+        self.copy_in(0, &LANDING);
         self.used = LANDING.len();
         self.generation += 1;
     }
@@ -159,7 +187,7 @@ impl CodeMemory {
         self.used
     }
 
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
+    fn copy_in(&mut self, offset: usize, bytes: &[u8]) {
         debug_assert!(offset + bytes.len() <= self.writable.len, "the caller checked the bounds");
         // SAFETY: in bounds of the writable mapping; `bytes` is ordinary memory and cannot overlap it.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.writable.address.add(offset), bytes.len()) };

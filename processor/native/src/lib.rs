@@ -34,11 +34,12 @@ mod stubs;
 mod xsave;
 
 pub use catalog::{lowers, required_features, supports, x87_opcode};
-pub use code_memory::{CodeMemory, CodeSpan, Full};
+pub use code_memory::{CodeMemory, CodeSpan, FAULT_MARKER, Full};
 pub use environment::EnvFormat;
 pub use error::{NativeError, NotNative, ReservedBits};
 pub use features::Features;
 pub use gather::Gather;
+pub use lower::memory_operand;
 pub use state::{NativeState, STATUS_FLAGS, Vector, X87Pointers};
 pub use stub::{Lowered, Masked, MemoryOperand, Slot, Stub, StubEntry};
 pub use stubs::Stubs;

@@ -146,7 +146,8 @@ fn writes(access: OpAccess) -> bool {
     matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
 }
 
-fn memory_operand(from: &Instruction, access: OpAccess) -> MemoryOperand {
+/// The explicit memory operand of an instruction, which accesses it as `access` says.
+pub fn memory_operand(from: &Instruction, access: OpAccess) -> MemoryOperand {
     let size = from.memory_size().size() as u8;
     MemoryOperand {
         size,

@@ -8,6 +8,7 @@ use crate::memory::TlbEntry;
 use crate::mmu::tlb::Tlb;
 use crate::op::{Fault, Op, OpPointer};
 use crate::shared::{PartitionShared, VpShared, request};
+use crate::translate::{Translator, lockstep::Written, targets::TargetTable};
 use bulkhead_engine::MemoryMap;
 use bulkhead_engine::VpExits;
 use bulkhead_native::NativeState;
@@ -210,6 +211,14 @@ pub(crate) struct Cpu {
     pub segments: [SegmentRegister; 8],
     /// x87, SSE and AVX state.
     pub native: NativeState,
+    /// Address of the page that translated code is in: RIP minus the instruction's offset in the page.
+    pub code_page: u64,
+    /// Scratch for translated code.
+    pub temporary: u64,
+    /// Instructions that translated code may still execute; see `translate/run.rs`.
+    pub slice: i32,
+    /// The jump that translated code left by.
+    pub exit_site: u32,
     /// The exception that a [`Fault`] stands for.
     pub fault: Exception,
     /// Local descriptor table.
@@ -244,8 +253,16 @@ pub(crate) struct Cpu {
     pub breakpoints_met: u64,
     /// Translations.
     pub mmu: Tlb,
+    /// From addresses to translated code.
+    pub targets: TargetTable,
     /// Decoded code.
     pub cache: BlockCache,
+    /// Makes host code of blocks; none in the interpreter tier.
+    pub translator: Option<Box<Translator>>,
+    /// In lockstep, while a block runs that will be undone: what it wrote over.
+    pub undo: Option<Vec<Written>>,
+    /// In lockstep: the difference that was found.
+    pub lockstep_report: Option<String>,
     /// This VP's number and APIC id.
     pub index: usize,
     /// The partition.

@@ -1,6 +1,7 @@
 //! Fuzz targets: random bytes as guest code in every mode, and random page tables.
 
 use crate::mmu::walk::{Access, Paging, Tables, walk};
+use crate::options::Options;
 use crate::partition::SoftEngine;
 use bulkhead_engine::cpu_model::{CpuLevel, CpuModel};
 use bulkhead_engine::{
@@ -40,30 +41,51 @@ impl VpExits for Noise {
     fn end_of_interrupt(&mut self, _: u8) {}
 }
 
-/// Runs `data` as guest code: the first byte chooses the mode, the rest is code. Ends by itself, whatever the code.
+/// Guest memory behind [`RAM`] that no guest address leads to: nothing may change it.
+const CANARY: u64 = 0x4000;
+const CANARY_BYTE: u8 = 0xc5;
+
+/// Runs `data` as guest code: the first byte chooses the mode, the rest is code. Ends by itself, whatever the code. Both
+/// tiers must do the same, and neither may touch memory that the guest has no address for.
 pub fn fuzz(data: &[u8]) {
-    let Some((&mode, code)) = data.split_first() else { return };
-    let Ok((_virtual, reactor)) = VirtualReactor::new(Time::ZERO, 1) else { return };
-    let Ok(memory) = GuestMemory::builder().anonymous(0, RAM).build() else { return };
-    let code = &code[..code.len().min(0x8000)];
-    if memory.write(CODE, code).is_err() {
+    let interpreted = run(data, Options::INTERPRETER);
+    let translated = run(data, Options { code_cache: 1 << 20, ..Options::EAGER });
+    if interpreted == translated {
         return;
     }
+    let (Some(a), Some(b)) = (&interpreted, &translated) else { panic!("one tier ran, the other did not") };
+    let memory = a.memory.iter().zip(&b.memory).position(|(a, b)| a != b);
+    panic!("the tiers differ; first in memory at {memory:x?}\ninterpreter {:x?}\ntranslator {:x?}", a.vp, b.vp);
+}
+
+/// How a run ended.
+#[derive(PartialEq)]
+struct Outcome {
+    vp: VpState,
+    memory: Vec<u8>,
+}
+
+fn run(data: &[u8], options: Options) -> Option<Outcome> {
+    let engine = SoftEngine::with_options(options);
+    let (&mode, code) = data.split_first()?;
+    let (_virtual, reactor) = VirtualReactor::new(Time::ZERO, 1).ok()?;
+    let memory = GuestMemory::builder().anonymous(0, RAM + CANARY).build().ok()?;
+    let code = &code[..code.len().min(0x8000)];
+    memory.write(CODE, code).ok()?;
+    memory.fill(RAM, CANARY, CANARY_BYTE).ok()?;
     // Also as data and stack.
     let _ = memory.write(0x8_0000, code);
     let cpuid = CpuModel { level: CpuLevel::V3, crypto: true }.cpuid(1);
     let signature = cpuid.get(1, 0).eax;
-    let cpuid = cpuid.intersect_features(&SoftEngine::new().supported_cpuid());
+    let cpuid = cpuid.intersect_features(&engine.supported_cpuid());
     let state = start_state(&memory, mode, signature);
-    let config = PartitionConfig { vp_count: 1, memory, cpuid, reactor, tsc_hz: 1_000_000_000, deterministic: true };
-    let Ok(partition) = SoftEngine::new().create_partition(config) else { return };
+    let (tsc_hz, deterministic) = (1_000_000_000, true);
+    let config = PartitionConfig { vp_count: 1, memory: memory.clone(), cpuid, reactor, tsc_hz, deterministic };
+    let partition = engine.create_partition(config).ok()?;
     let mapped = partition.map(0..RAM / 2, 0, MapAccess::ReadWrite).is_ok()
         && partition.map(RAM / 2..RAM - 0x1_0000, RAM / 2, MapAccess::ReadWrite).is_ok()
         && partition.map(RAM - 0x1_0000..RAM, RAM - 0x1_0000, MapAccess::ReadOnly).is_ok();
-    let Ok(mut vp) = partition.create_vp(0, &state) else { return };
-    if !mapped {
-        return;
-    }
+    let mut vp = partition.create_vp(0, &state).ok().filter(|_| mapped)?;
     for round in 0..8 {
         match vp.run(&mut Noise, RunLimit::Instructions(250)) {
             Ok(Stop::Halted) => partition.inject_nmi(0),
@@ -77,6 +99,10 @@ pub fn fuzz(data: &[u8]) {
             Ok(_) => {}
         }
     }
+    let mut bytes = vec![0; (RAM + CANARY) as usize];
+    memory.read(0, &mut bytes).ok()?;
+    assert!(bytes[RAM as usize..].iter().all(|&byte| byte == CANARY_BYTE), "memory without an address was written");
+    Some(Outcome { vp: vp.state().ok()?, memory: bytes })
 }
 
 fn start_state(memory: &GuestMemory, mode: u8, signature: u32) -> VpState {

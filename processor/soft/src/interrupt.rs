@@ -140,7 +140,7 @@ impl Cpu {
         self.segments[1].base = u64::from(vector) << 12;
         self.set_rip(0);
         self.activity = Activity::Running;
-        self.cache.new_generation();
+        self.forget_addresses();
         self.update_mode();
     }
 }

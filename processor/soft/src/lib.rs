@@ -9,6 +9,7 @@
 //! | loads, stores, atomics of guest code | `memory.rs`; page tables, TLB and slow paths: `mmu/` |
 //! | the semantics of instructions | `ops/` |
 //! | descriptors, far transfers, exceptions | `segment.rs`, `stack.rs`, `transfer.rs`, `exception.rs`, `debug.rs` |
+//! | hot blocks as host code | `translate/` |
 //! | local APIC | `apic/` |
 //! | MSRs, TSC; what CPUID allows | `msr.rs`, `features.rs` |
 
@@ -28,6 +29,7 @@ mod mmu;
 mod msr;
 mod op;
 mod ops;
+mod options;
 mod partition;
 mod segment;
 #[cfg(test)]
@@ -36,6 +38,8 @@ mod shared;
 mod stack;
 mod state;
 mod transfer;
+mod translate;
 mod vp;
 
+pub use options::{Options, Tier};
 pub use partition::{SoftEngine, SoftPartition};

@@ -30,10 +30,10 @@ impl TlbEntry {
     /// Hits nothing.
     pub const EMPTY: Self = Self { read: Self::NEVER, write: Self::NEVER, execute: Self::NEVER, addend: 0 };
 
-    /// Where a linear address is looked up. Kernel and user halves with equal low bits do not evict each other.
+    /// Where a linear address is looked up. Translated code does the same.
     #[inline(always)]
     pub fn index(linear: u64) -> usize {
-        ((linear >> 12) ^ (linear >> 38)) as usize & (TLB_ENTRIES - 1)
+        (linear >> 12) as usize & (TLB_ENTRIES - 1)
     }
 }
 

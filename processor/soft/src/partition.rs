@@ -4,7 +4,9 @@ use crate::cpu::{Cpu, Events, Exception, Mode, Msrs, SegmentRegister};
 use crate::decode::cache::BlockCache;
 use crate::features::Features;
 use crate::mmu::tlb::{Privilege, Tlb};
+use crate::options::{Options, Tier};
 use crate::shared::{CodeObserver, PartitionShared, request};
+use crate::translate::{Translator, targets::TargetTable};
 use crate::vp::SoftVp;
 use bulkhead_engine::{
     Access, Activity, CpuidTable, CpuidValue, DescriptorTable, Engine, EngineError, EngineKind, InterruptShadow, Msi,
@@ -22,12 +24,19 @@ const MAX_VPS: u32 = 254;
 
 /// The software engine.
 #[derive(Debug, Default)]
-pub struct SoftEngine;
+pub struct SoftEngine {
+    options: Options,
+}
 
 impl SoftEngine {
-    /// The engine of this process.
+    /// The engine with its default options.
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// The engine with other options.
+    pub fn with_options(options: Options) -> Self {
+        Self { options }
     }
 }
 
@@ -60,7 +69,7 @@ impl Engine for SoftEngine {
         let stubs = Stubs::new()
             .map_err(|error| EngineError::Unavailable { engine: NAME, reason: format!("native stubs: {error}") })?;
         let features = Arc::new(Features::new(&config.cpuid));
-        let shared = Arc::new(PartitionShared::new(config, stubs));
+        let shared = Arc::new(PartitionShared::new(config, stubs, self.options));
         for (index, vp) in shared.vps.iter().enumerate() {
             let partition = Arc::downgrade(&shared);
             let timer = shared.reactor.timer(move |_| {
@@ -153,6 +162,12 @@ impl Partition for SoftPartition {
             return bad("it exists already");
         }
         let mut cpu = new_cpu(self.shared.clone(), self.features.clone(), index as usize);
+        let Options { tier, threshold, code_cache } = self.shared.options;
+        if tier != Tier::Interpreter {
+            let reason = |error| format!("memory for translated code: {error}");
+            let unavailable = |error| EngineError::Unavailable { engine: NAME, reason: reason(error) };
+            cpu.use_translator(Translator::new(code_cache, threshold).map_err(unavailable)?);
+        }
         cpu.restore(state);
         self.shared.arm_apic_timer(index as usize);
         Ok(Box::new(SoftVp { cpu }))
@@ -211,7 +226,7 @@ fn new_cpu(partition: Arc<PartitionShared>, features: Arc<Features>, index: usiz
     regs[usize::from(Cpu::PAGE)] = 4096;
     regs[usize::from(Cpu::MINUS_PAGE)] = 4096_u64.wrapping_neg();
     let map = partition.map.read().clone();
-    Box::new(Cpu {
+    let mut cpu = Box::new(Cpu {
         regs,
         flags: Default::default(),
         slow_data: false,
@@ -224,6 +239,10 @@ fn new_cpu(partition: Arc<PartitionShared>, features: Arc<Features>, index: usiz
         requests: std::ptr::NonNull::from(&partition.vps[index].requests),
         segments: [SegmentRegister::default(); 8],
         native: NativeState::new(),
+        code_page: 0,
+        temporary: 0,
+        slice: 0,
+        exit_site: 0,
         fault: Exception::default(),
         ldtr: SegmentRegister::default(),
         tr: SegmentRegister::default(),
@@ -246,6 +265,10 @@ fn new_cpu(partition: Arc<PartitionShared>, features: Arc<Features>, index: usiz
         pending_exception: None,
         breakpoints_met: 0,
         mmu,
+        targets: TargetTable::new(),
+        translator: None,
+        undo: None,
+        lockstep_report: None,
         cache: BlockCache::new(crate::op::handler(crate::ops::control::stale)),
         index,
         partition,
@@ -256,5 +279,8 @@ fn new_cpu(partition: Arc<PartitionShared>, features: Arc<Features>, index: usiz
         instructions_before: 0,
         pauses: 0,
         events: Events::default(),
-    })
+    });
+    // The table has moved into the box.
+    cpu.tlb = cpu.mmu.pointer(Privilege::Supervisor);
+    cpu
 }

@@ -307,7 +307,7 @@ impl Cpu {
     pub(crate) fn set_code_segment(&mut self, register: SegmentRegister, cpl: u8) {
         let old = &self.segments[CS];
         if old.base != register.base || old.high != register.high {
-            self.cache.new_generation();
+            self.forget_addresses();
         }
         self.segments[CS] = register;
         self.cpl = cpl;

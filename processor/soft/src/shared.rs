@@ -2,6 +2,7 @@
 
 use crate::apic::LocalApic;
 use crate::ops::NativeTable;
+use crate::options::Options;
 use bulkhead_engine::MemoryMap;
 use bulkhead_engine::{CpuidTable, PartitionConfig};
 use bulkhead_guest_memory::{GuestMemory, PAGE_SHIFT, WriteObserver};
@@ -72,6 +73,8 @@ pub(crate) struct PartitionShared {
     pub tsc_hz: u64,
     /// Counted instructions are the clock.
     pub deterministic: bool,
+    /// Of the engine.
+    pub options: Options,
     /// Native stubs for SIMD, x87 and the like.
     pub natives: NativeTable,
     /// Memory map.
@@ -135,7 +138,7 @@ impl VpShared {
 
 impl PartitionShared {
     /// An empty partition.
-    pub fn new(config: PartitionConfig, stubs: bulkhead_native::Stubs) -> Self {
+    pub fn new(config: PartitionConfig, stubs: bulkhead_native::Stubs, options: Options) -> Self {
         let pages = config.memory.end() >> PAGE_SHIFT;
         Self {
             code: (0..pages).map(|_| AtomicU64::new(0)).collect(),
@@ -144,6 +147,7 @@ impl PartitionShared {
             reactor: config.reactor,
             tsc_hz: config.tsc_hz,
             deterministic: config.deterministic,
+            options,
             natives: stubs,
             map: RwLock::default(),
             vps: (0..config.vp_count).map(VpShared::new).collect(),

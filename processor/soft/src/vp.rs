@@ -5,6 +5,7 @@ use crate::decode::cache::BlockPointer;
 use crate::exception::TripleFault;
 use crate::op::{Flow, Op};
 use crate::shared::request;
+use crate::translate::run::Returned;
 use bulkhead_engine::{Activity, EngineError, InterruptShadow, RunLimit, Stop, Vp, VpExits, VpState, VpStats};
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use std::sync::atomic::Ordering;
 /// More instructions than any run executes.
 const UNLIMITED: i64 = i64::MAX / 2;
 /// A block has at most this many instructions.
-const LONGEST_BLOCK: i64 = 32;
+pub(crate) const LONGEST_BLOCK: i64 = 32;
 
 /// A VP of the software engine.
 pub(crate) struct SoftVp {
@@ -41,6 +42,9 @@ impl Vp for SoftVp {
         cpu.budget = 0;
         cpu.shared().instructions.store(cpu.instructions_before, Ordering::Relaxed);
         cpu.exits = None;
+        if let Some(reason) = cpu.lockstep_report.take() {
+            return Err(EngineError::Stuck { index: cpu.index as u32, rip: cpu.rip(), reason });
+        }
         Ok(match result {
             Ok(stop) => stop,
             Err(TripleFault) => {
@@ -69,9 +73,17 @@ impl Vp for SoftVp {
 
     fn stats(&self) -> VpStats {
         let events = &self.cpu.events;
+        let translated = self.cpu.translator.as_ref().map(|translator| translator.counters).unwrap_or_default();
         VpStats {
             instructions: Some(self.cpu.instructions()),
             events: vec![
+                ("translated_blocks", translated.blocks),
+                ("translated_instructions", translated.instructions),
+                ("translated_natively", translated.native),
+                ("translation_flushes", translated.flushes),
+                ("instructions_in_translations", translated.executed),
+                ("entries_of_translations", translated.entries),
+                ("handler_calls", translated.handler_calls),
                 ("exceptions", events.exceptions),
                 ("interrupts", events.interrupts),
                 ("halts", events.halts),
@@ -143,6 +155,9 @@ impl Cpu {
         if self.must_stop() && self.serve_requests()? {
             return Ok(Some(Stop::Kicked));
         }
+        if self.lockstep_report.is_some() {
+            return Ok(Some(Stop::Kicked));
+        }
         if self.budget <= 0 {
             return Ok(Some(Stop::LimitReached));
         }
@@ -163,7 +178,7 @@ impl Cpu {
 
     /// Runs one block. The budget is charged for what was executed.
     #[inline(always)]
-    fn run_block(&mut self, block: BlockPointer) -> Flow {
+    pub(crate) fn run_block(&mut self, block: BlockPointer) -> Flow {
         self.budget -= i64::from(block.get().count);
         block.ops().run(self)
     }
@@ -171,6 +186,15 @@ impl Cpu {
     /// Runs blocks as long as nothing but jumping happens.
     fn run_blocks(&mut self, mut block: BlockPointer) -> Result<(), TripleFault> {
         loop {
+            if self.is_translated(block) {
+                match self.run_translated(block)? {
+                    Returned::Look => return Ok(()),
+                    Returned::Block(next) => {
+                        block = next;
+                        continue;
+                    }
+                }
+            }
             let serial = block.get().serial;
             let flow = self.run_block(block);
             let slot = match flow {
@@ -205,7 +229,7 @@ impl Cpu {
     }
 
     /// After a block that ended in something else than a near branch: RIP, budget, exceptions.
-    fn finish(&mut self, block: BlockPointer, flow: Flow) -> Result<(), TripleFault> {
+    pub(crate) fn finish(&mut self, block: BlockPointer, flow: Flow) -> Result<(), TripleFault> {
         if matches!(flow, Flow::Taken | Flow::NotTaken | Flow::Indirect) {
             return Ok(());
         }
@@ -216,6 +240,11 @@ impl Cpu {
         let index = unsafe { op.0.offset_from(block.ops().0) } as i64;
         let executed = index + i64::from(!matches!(flow, Flow::Stale | Flow::Fault));
         self.budget += i64::from(block.get().count) - executed;
+        self.finish_at(flow, offset, len)
+    }
+
+    /// After an instruction at `offset` of the block that ended its run.
+    pub(crate) fn finish_at(&mut self, flow: Flow, offset: u16, len: u8) -> Result<(), TripleFault> {
         let start = self.rip().wrapping_add(u64::from(offset));
         match flow {
             Flow::Sync => self.set_rip(self.cut_ip(start.wrapping_add(u64::from(len)))),

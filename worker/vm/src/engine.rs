@@ -2,8 +2,8 @@
 
 use bulkhead_engine::{Engine, EngineError};
 use bulkhead_kvm::{KvmEngine, probe};
-use bulkhead_soft::SoftEngine;
-use bulkhead_vm_description::{EngineChoice, Processor};
+use bulkhead_soft::{Options, SoftEngine};
+use bulkhead_vm_description::{EngineChoice, Processor, Tier};
 
 /// An engine, and the rate of its guests' TSC in Hz.
 pub struct Chosen {
@@ -17,7 +17,7 @@ pub struct Chosen {
 /// `Unavailable`, with what is missing and what to do.
 pub fn choose(processor: &Processor) -> Result<Chosen, EngineError> {
     match processor.engine {
-        EngineChoice::Soft => soft(),
+        EngineChoice::Soft => soft(processor.tier),
         EngineChoice::Kvm => {
             let verdict = probe();
             if !verdict.is_hardware() {
@@ -26,21 +26,28 @@ pub fn choose(processor: &Processor) -> Result<Chosen, EngineError> {
             }
             kvm()
         }
-        EngineChoice::Auto if processor.deterministic => soft(),
+        EngineChoice::Auto if processor.deterministic => soft(processor.tier),
         EngineChoice::Auto => {
             let verdict = probe();
             if verdict.is_hardware() {
                 return kvm();
             }
             tracing::info!(%verdict, "the software engine is used");
-            soft()
+            soft(processor.tier)
         }
     }
 }
 
 /// The software engine computes the TSC from VM time, so its rate is free: one tick per nanosecond.
-fn soft() -> Result<Chosen, EngineError> {
-    Ok(Chosen { engine: Box::new(SoftEngine::new()), tsc_hz: 1_000_000_000 })
+fn soft(tier: Tier) -> Result<Chosen, EngineError> {
+    let options = Options::default();
+    let options = match tier {
+        Tier::Auto => options,
+        Tier::Interpreter => Options { tier: bulkhead_soft::Tier::Interpreter, ..options },
+        Tier::Translator => Options { tier: bulkhead_soft::Tier::Translator, ..options },
+        Tier::Lockstep => Options { tier: bulkhead_soft::Tier::Lockstep, ..options },
+    };
+    Ok(Chosen { engine: Box::new(SoftEngine::with_options(options)), tsc_hz: 1_000_000_000 })
 }
 
 /// KVM's TSC runs at the host's rate.

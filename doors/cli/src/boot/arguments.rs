@@ -16,6 +16,9 @@ pub struct Arguments {
     /// What executes the guest: auto, soft, kvm
     #[arg(long, default_value = "auto", value_name = "ENGINE")]
     pub engine: String,
+    /// How the software engine executes: auto, interpreter, translator, lockstep (for tests)
+    #[arg(long, default_value = "auto", value_name = "TIER")]
+    pub tier: String,
     /// Virtual processors
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub cpus: u32,

@@ -5,7 +5,7 @@ use crate::exit::Failure;
 use bulkhead_ids::VmId;
 use bulkhead_vm_description::{
     BootSource, CpuLevel, DirectKernel, DriveKind, EngineChoice, Floppy, IdeDrive, ImageFormat, Medium,
-    SerialConnection, SerialPort, VmDescription,
+    SerialConnection, SerialPort, Tier, VmDescription,
 };
 use std::path::Path;
 
@@ -27,6 +27,7 @@ pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
     vm.processor.count = arguments.cpus;
     vm.processor.level = cpu_level(&arguments.cpu_level)?;
     vm.processor.engine = engine(&arguments.engine)?;
+    vm.processor.tier = tier(&arguments.tier)?;
     vm.processor.deterministic = arguments.deterministic;
     vm.hyperv.enabled = !arguments.no_hyperv;
     vm.boot.no_reboot = arguments.no_reboot;
@@ -54,6 +55,13 @@ fn engine(text: &str) -> Result<EngineChoice, Failure> {
     let all = [EngineChoice::Auto, EngineChoice::Soft, EngineChoice::Kvm];
     let found = all.into_iter().find(|engine| engine.name() == text);
     found.ok_or_else(|| Failure::unsupported(&format!("--engine {text}"), "engines that are: auto, soft, kvm"))
+}
+
+fn tier(text: &str) -> Result<Tier, Failure> {
+    let found = Tier::ALL.into_iter().find(|tier| tier.name() == text);
+    found.ok_or_else(|| {
+        Failure::unsupported(&format!("--tier {text}"), "tiers that are: auto, interpreter, translator, lockstep")
+    })
 }
 
 fn boot(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> {

@@ -39,8 +39,31 @@ pub(crate) struct Block {
     pub address: u64,
     /// The page of guest memory that the last instruction continues in.
     pub second_page: Option<u64>,
-    /// How often it ran, for the translator.
-    pub runs: u32,
+    /// The guest's bytes.
+    pub bytes: Box<[u8]>,
+    /// How often the interpreter ran it.
+    runs: u32,
+    /// The translator has no use for it.
+    refused: bool,
+    /// Its translation; of generation 0 if there is none.
+    code: BlockCode,
+}
+
+/// Where the translation of a block is.
+#[derive(Debug, Default)]
+pub(crate) struct BlockCode {
+    /// Of the code cache; code of another generation is gone.
+    pub generation: u32,
+    /// Lockstep can undo and compare it.
+    pub verifiable: bool,
+    /// Entry with the address in a register.
+    pub far: u32,
+    /// Entry from within the page.
+    pub near: u32,
+    /// What leads out again.
+    pub leave: u32,
+    /// Jumps of other blocks that are connected with `near`.
+    pub incoming: Vec<u32>,
 }
 
 /// A pointer to a block of the cache; valid as long as the cache, possibly dead.
@@ -69,6 +92,66 @@ impl BlockPointer {
         let link = self.get().links[slot]?;
         // SAFETY: as in `get`: linked blocks belong to the same cache.
         (unsafe { link.block.as_ref() }.serial == link.serial).then_some(BlockPointer(link.block))
+    }
+
+    /// Number of the code cache's generation that the block's translation belongs to; 0 = none.
+    #[inline(always)]
+    pub fn code_generation(&self) -> u32 {
+        self.get().code.generation
+    }
+
+    /// Where to enter the translation from the run loop.
+    pub fn far_entry(&self, generation: u32) -> Option<u32> {
+        let code = &self.get().code;
+        (code.generation == generation).then_some(code.far)
+    }
+
+    /// Whether the translation does what can be undone.
+    pub fn is_verifiable(&self) -> bool {
+        self.get().code.verifiable
+    }
+
+    /// Where blocks of the same page enter it.
+    pub fn near_entry(&self) -> u32 {
+        self.get().code.near
+    }
+
+    /// Sets the translation.
+    pub fn set_code(mut self, code: BlockCode) {
+        // SAFETY: as in `link`.
+        unsafe { self.0.as_mut() }.code = code;
+    }
+
+    /// Remembers a jump that leads to the translation.
+    pub fn add_incoming(mut self, site: u32) {
+        // SAFETY: as in `link`.
+        unsafe { self.0.as_mut() }.code.incoming.push(site);
+    }
+
+    /// Not to be translated.
+    pub fn refuse(mut self) {
+        // SAFETY: as in `link`.
+        unsafe { self.0.as_mut() }.refused = true;
+    }
+
+    /// Counts a run of the interpreter; how many there were.
+    #[inline(always)]
+    pub fn count_run(mut self) -> u32 {
+        // SAFETY: as in `link`.
+        let block = unsafe { self.0.as_mut() };
+        block.runs = block.runs.saturating_add(1);
+        block.runs
+    }
+
+    /// Whether the translator may try: whole blocks of 64-bit code.
+    pub fn is_translatable(&self) -> bool {
+        let block = self.get();
+        block.serial != 0 && !block.refused && block.mode.has(Mode::LONG64) && !block.mode.has(Mode::SINGLE)
+    }
+
+    /// A copy of an op.
+    pub fn op(&self, index: usize) -> Op {
+        self.get().ops[index]
     }
 
     /// Remembers what followed through `slot`.
@@ -125,6 +208,8 @@ pub(crate) struct BlockCache {
     free: Vec<NonNull<Block>>,
     /// Dead, but perhaps still being run.
     dying: Vec<NonNull<Block>>,
+    /// Translations of blocks that died.
+    dead_code: Vec<BlockCode>,
     ops: usize,
     next_serial: u64,
     generation: u32,
@@ -143,6 +228,8 @@ pub(crate) struct NewBlock {
     pub mode: Mode,
     /// Ops, the last of which never goes on to the next.
     pub ops: Vec<Op>,
+    /// The guest's bytes.
+    pub bytes: Box<[u8]>,
     /// Guest instructions.
     pub count: u32,
     /// Bytes.
@@ -162,6 +249,7 @@ impl BlockCache {
             pool: Vec::new(),
             free: Vec::new(),
             dying: Vec::new(),
+            dead_code: Vec::new(),
             ops: 0,
             next_serial: 1,
             generation: 1,
@@ -227,7 +315,10 @@ impl BlockCache {
             ops: new.ops.into_boxed_slice(),
             address: new.address,
             second_page: new.second_page,
+            bytes: new.bytes,
             runs: 0,
+            refused: false,
+            code: BlockCode::default(),
         };
         self.next_serial += 1;
         let pointer = match self.free.pop() {
@@ -273,6 +364,16 @@ impl BlockCache {
         }
     }
 
+    /// Whether blocks with translations died since [`Self::take_dead_code`].
+    pub fn has_dead_code(&self) -> bool {
+        !self.dead_code.is_empty()
+    }
+
+    /// The translations of blocks that died.
+    pub fn take_dead_code(&mut self) -> Vec<BlockCode> {
+        std::mem::take(&mut self.dead_code)
+    }
+
     fn kill(&mut self, block: NonNull<Block>) {
         let Block { address, mode, second_page, .. } = *BlockPointer(block).get();
         self.blocks.remove(&(address, mode.0));
@@ -292,6 +393,9 @@ impl BlockCache {
         // the handler any more.
         let block_mut = unsafe { block.as_mut() };
         block_mut.serial = 0;
+        if block_mut.code.generation != 0 {
+            self.dead_code.push(std::mem::take(&mut block_mut.code));
+        }
         let ops = block_mut.ops.as_mut_ptr();
         for index in 0..block_mut.ops.len() {
             // SAFETY: inside the ops; written through the raw pointer, as the running handler may hold `&Op`.

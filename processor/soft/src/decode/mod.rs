@@ -183,10 +183,19 @@ impl Cpu {
         }
         let count = instructions.len() as u32;
         let len = len as u32;
-        self.cache.insert(NewBlock { address, mode, ops: list, count, len, second_page })
+        let bytes = bytes[..len as usize].into();
+        self.cache.insert(NewBlock { address, mode, ops: list, bytes, count, len, second_page })
     }
 
-    fn make_op(&self, instruction: &Instruction, next: Option<&Instruction>, rip: u64, mode: Mode, code: &[u8]) -> Op {
+    /// The op of an instruction of a block at `rip`; it may be fused with the jump `next`.
+    pub(crate) fn make_op(
+        &self,
+        instruction: &Instruction,
+        next: Option<&Instruction>,
+        rip: u64,
+        mode: Mode,
+        code: &[u8],
+    ) -> Op {
         let mut op = operand::fill(instruction, rip, mode);
         let too_long = instruction.is_invalid() && code.len() > MAX_LENGTH && instruction.len() >= MAX_LENGTH;
         let selection = Selection {

@@ -272,6 +272,7 @@ impl Cpu {
             return self.device_write(info.gpa | offset, bytes);
         }
         let span = Span::new(info.host.wrapping_add(offset as usize), bytes.len());
+        self.remember_old(info.host.wrapping_add(offset as usize), bytes.len());
         span.write(bytes);
         self.page_written(info, offset, bytes.len() as u64, privilege);
     }
@@ -313,6 +314,7 @@ impl Cpu {
         let splits_line = (linear & 63) + u64::from(size) > 64;
         if !splits_line && info.ram {
             let span = Span::new(info.host.wrapping_add(offset as usize), size as usize);
+            self.remember_old(info.host.wrapping_add(offset as usize), size as usize);
             let result = span.update_locked(change);
             self.page_written(info, offset, u64::from(size), privilege);
             return Ok(result);
@@ -340,6 +342,7 @@ impl Cpu {
         let offset = linear & 0xfff;
         if info.ram {
             let span = Span::new(info.host.wrapping_add(offset as usize), 16);
+            self.remember_old(info.host.wrapping_add(offset as usize), 16);
             let result = span.compare_exchange_16(current, new);
             self.page_written(info, offset, 16, privilege);
             return Ok(result);
@@ -468,22 +471,28 @@ impl Cpu {
         self.tlb = if self.slow_data { self.mmu.none() } else { self.mmu.pointer(self.privilege()) };
     }
 
+    /// Blocks must be looked up by physical address again.
+    pub(crate) fn forget_addresses(&mut self) {
+        self.cache.new_generation();
+        self.targets.clear();
+    }
+
     /// Forgets all translations.
     pub(crate) fn flush_tlb(&mut self) {
         self.mmu.flush_all();
-        self.cache.new_generation();
+        self.forget_addresses();
     }
 
     /// Forgets translations that are not global.
     pub(crate) fn flush_tlb_non_global(&mut self) {
         self.mmu.flush_non_global();
-        self.cache.new_generation();
+        self.forget_addresses();
     }
 
     /// INVLPG.
     pub(crate) fn flush_tlb_page(&mut self, linear: u64) {
         self.mmu.flush_page(linear);
-        self.cache.new_generation();
+        self.forget_addresses();
     }
 
     /// Whether linear addresses are 64 bits wide now.

@@ -61,7 +61,7 @@ type Table = [TlbEntry; TLB_ENTRIES];
 
 /// See the module.
 pub(crate) struct Tlb {
-    tables: [Box<Table>; 2],
+    tables: [Table; 2],
     /// Never filled: makes every access take the slow path (alignment checks, data breakpoints).
     none: Box<Table>,
     infos: [Box<[PageInfo; TLB_ENTRIES]>; 2],
@@ -84,11 +84,10 @@ impl Default for Tlb {
 impl Tlb {
     /// An empty TLB.
     pub fn new() -> Self {
-        let table = || boxed([TlbEntry::EMPTY; TLB_ENTRIES]);
         let infos = || boxed([PageInfo::EMPTY; TLB_ENTRIES]);
         Self {
-            tables: [table(), table()],
-            none: table(),
+            tables: [[TlbEntry::EMPTY; TLB_ENTRIES]; 2],
+            none: boxed([TlbEntry::EMPTY; TLB_ENTRIES]),
             infos: [infos(), infos()],
             filled: Vec::new(),
             listed: [boxed([false; TLB_ENTRIES]), boxed([false; TLB_ENTRIES])],
@@ -96,7 +95,12 @@ impl Tlb {
         }
     }
 
-    /// The table for generated and inlined code.
+    /// Where the table of a privilege level lies in this structure, for translated code.
+    pub const fn table_offset(privilege: Privilege) -> usize {
+        std::mem::offset_of!(Self, tables) + privilege as usize * size_of::<Table>()
+    }
+
+    /// The table for generated and inlined code. It moves with this structure.
     pub fn pointer(&mut self, privilege: Privilege) -> NonNull<TlbEntry> {
         NonNull::from(&mut self.tables[privilege as usize][0])
     }
