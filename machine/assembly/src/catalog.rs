@@ -4,7 +4,7 @@
 use crate::MachineError;
 use crate::board::Board;
 use crate::resources::VGA_FIRMWARE;
-use crate::{firmware, layout, vmbus};
+use crate::{firmware, layout, network, vmbus};
 use bulkhead_debug_ports::{DebugConsole, DebugExit};
 use bulkhead_device::{Line, PciAddress};
 use bulkhead_floppy::{DmaController, FloppyController};
@@ -36,6 +36,7 @@ pub(crate) const CATALOG: &[(&str, Attach)] = &[
     ("serial ports", serial_ports),
     ("integration services", vmbus::integration_services),
     ("synthetic keyboard and mouse", vmbus::synthetic_input),
+    ("network adapters", network::adapters),
     ("VMBus", vmbus::bus),
     ("firmware configuration", firmware_configuration),
     ("debug ports", debug_ports),

@@ -86,6 +86,17 @@ pub enum MachineError {
     /// A firmware item is refused: a mistake in the assembly.
     #[error("the firmware's configuration cannot be made")]
     Firmware(#[from] bulkhead_fw_cfg::ItemError),
+    /// A device of VMBus in a VM without it.
+    #[error(
+        "{device} needs VMBus, and the Hyper-V interface of this VM is off; switch it on, or use another kind of device"
+    )]
+    NoVmBus {
+        /// Its name.
+        device: String,
+    },
+    /// A legacy network adapter cannot be made.
+    #[error("a network adapter cannot be made")]
+    LegacyNic(#[from] bulkhead_legacy_nic::LegacyNicError),
     /// A device is refused on VMBus.
     #[error("VMBus cannot be set up")]
     VmBus(#[from] bulkhead_vmbus_channel::BusError),

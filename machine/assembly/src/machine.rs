@@ -7,6 +7,7 @@ use crate::boot::{self, FirmwareTables, Images};
 use crate::catalog::CATALOG;
 use crate::exits::{ExitCounters, Exits, Wiring};
 use crate::layout::{self, RamLayout};
+use crate::network::NicHandle;
 use crate::processor_model;
 use crate::resources::Resources;
 use crate::saved_state::{self, SavedMachine};
@@ -88,6 +89,8 @@ pub struct Handles {
     pub power_management: Option<Arc<Mutex<PowerManagement>>>,
     /// The clock.
     pub rtc: Option<Arc<Mutex<Rtc>>>,
+    /// Network adapters, in the order of the description.
+    pub network: Vec<NicHandle>,
     /// VMBus.
     pub vmbus: Option<Arc<VmBus>>,
     /// Integration services.

@@ -40,6 +40,8 @@ pub mod resource {
     pub const FIRMWARE: &str = "firmware";
     /// The BIOS of the display adapter.
     pub const VGA_FIRMWARE: &str = "firmware.vga";
+    /// The directory with the socket at which ports of virtual switches are attached.
+    pub const SWITCH: &str = "switch";
     /// The saved state of a VM: written by `save`, read by `restore`.
     pub const SAVED_STATE: &str = "saved.state";
     /// The saved RAM of a VM.

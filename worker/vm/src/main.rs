@@ -1,6 +1,7 @@
 //! `bulkhead-vm`: the process of one VM, or with `--image` of one job on disk images. Whoever starts it passes a SEQPACKET
 //! socket as standard input and speaks `bulkhead_worker_protocol` over it; all files come as descriptors.
 
+mod cables;
 mod clock;
 mod control;
 mod disks;

@@ -4,6 +4,7 @@
 //! made ──► running ⇄ paused ──► ended          (save: paused, then ended)
 //! ```
 
+use crate::cables::Cables;
 use crate::clock::Clock;
 use crate::control::Input;
 use crate::disks::{DiskFiles, IoThread};
@@ -32,6 +33,7 @@ use std::time::Duration;
 pub struct Vm {
     // Dropped in this order: first who uses, then who is used.
     executor: Executor,
+    _cables: Cables,
     serial: Vec<FdPort>,
     machine: Machine,
     clock: Clock,
@@ -110,6 +112,7 @@ impl Vm {
         let vps = make_vps(&machine, &states)?;
         // Input may come at once, and its interrupt needs a local APIC to go to.
         let serial = serial::connect(description, &machine, &mut resources, &reactor, inputs)?;
+        let _cables = Cables::plug_in(description, &machine, &mut resources)?;
         let executor = match driver {
             Some(driver) => Executor::deterministic(vps, driver, gate, inputs),
             None => Executor::threaded(vps, gate, inputs),
@@ -117,7 +120,7 @@ impl Vm {
         let executor = executor.context("cannot start the processor threads")?;
         let no_reboot = description.boot.no_reboot;
         let (_engine, paused) = (engine, true);
-        Ok(Vm { executor, serial, machine, clock, reactor, io, resources, meter, _engine, paused, no_reboot })
+        Ok(Vm { executor, _cables, serial, machine, clock, reactor, io, resources, meter, _engine, paused, no_reboot })
     }
 
     /// Lets it run.
