@@ -4,14 +4,14 @@ use crate::packet_socket::interface_request;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Opens a tap interface, which appears as `name` (down, without addresses) and goes away with the last descriptor. Frames have
-/// the kernel's 10-byte offload header in front, and may be TCP frames to be cut.
+/// Opens the tap interface `name`. If there is none it appears, down and without addresses, and goes away with the last descriptor;
+/// a persistent one stays. Frames have the kernel's 10-byte offload header in front, and may be TCP frames to be cut.
 ///
 /// # Errors
-/// `PermissionDenied` without CAP_NET_ADMIN; `ResourceBusy` if there is one of that name; `InvalidInput` for a name that is none.
+/// `PermissionDenied` without CAP_NET_ADMIN; `ResourceBusy` if somebody has it open; `InvalidInput` for a name that is none.
 pub fn open_tap(name: &str) -> io::Result<OwnedFd> {
     let device = open_tun_device()?;
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     let mut request = interface_request(name)?;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the kernel reads and writes an `ifreq`, which this is.
