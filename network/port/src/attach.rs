@@ -303,17 +303,36 @@ impl Offer {
         self.request.options
     }
 
+    /// The rings of the switch, and the answer that is still to be [sent](Welcome::send): once the rings are in use, because the
+    /// other side sends and expects frames from then on.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn attach(self) -> io::Result<(PortRing, Welcome)> {
+        let (to_switch, at_switch) = wake_pair()?;
+        let (to_nic, at_nic) = wake_pair()?;
+        let ring = switch_side(Arc::new(self.memory), self.size, to_nic, at_switch);
+        Ok((ring, Welcome { to_switch, at_nic }))
+    }
+}
+
+/// The answer to an [`Offer`] that was taken.
+#[derive(Debug)]
+pub struct Welcome {
+    to_switch: WakeSender,
+    at_nic: WakeReceiver,
+}
+
+impl Welcome {
     /// Tells the other side that its port works.
     ///
     /// # Errors
-    /// It is gone, or out of descriptors.
-    pub fn attach(self, socket: &SeqPacket, port: &PortInfo) -> Result<PortRing, AttachError> {
-        let (to_switch, at_switch) = wake_pair()?;
-        let (to_nic, at_nic) = wake_pair()?;
+    /// It is gone.
+    pub fn send(self, socket: &SeqPacket, port: &PortInfo) -> Result<(), AttachError> {
         let reply = AttachReply::Attached { version: VERSION, port: port.clone() };
         let bytes = serde_json::to_vec(&reply).map_err(malformed)?;
-        socket.send(&bytes, &[to_switch.as_fd(), at_nic.as_fd()])?;
-        Ok(switch_side(Arc::new(self.memory), self.size, to_nic, at_switch))
+        socket.send(&bytes, &[self.to_switch.as_fd(), self.at_nic.as_fd()])?;
+        Ok(())
     }
 }
 

@@ -34,8 +34,8 @@ mod producer;
 mod wake;
 
 pub use attach::{
-    AttachError, AttachOptions, AttachReply, AttachRequest, Connector, Offer, Port, PortControl, PortInfo, accept,
-    refuse, tell,
+    AttachError, AttachOptions, AttachReply, AttachRequest, Connector, Offer, Port, PortControl, PortInfo, Welcome,
+    accept, refuse, tell,
 };
 pub use consumer::{Consumer, Frame};
 pub use layout::{RingSize, RingSizeError};

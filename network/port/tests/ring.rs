@@ -146,7 +146,9 @@ fn the_handshake_attaches_refuses_and_brings_news() {
         let offer = accept(at_switch.receive().unwrap().unwrap()).unwrap();
         assert_eq!(offer.ticket(), "t1");
         assert_eq!(offer.options(), AttachOptions::ALL);
-        (offer.attach(&at_switch, &info()).unwrap(), at_switch)
+        let (ring, welcome) = offer.attach().unwrap();
+        welcome.send(&at_switch, &info()).unwrap();
+        (ring, at_switch)
     });
     let mut port = Port::attach_over(at_nic, "t1", RingSize::default(), AttachOptions::ALL).unwrap();
     let (mut ring, at_switch) = switch.join().unwrap();

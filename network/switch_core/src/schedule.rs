@@ -31,6 +31,7 @@ enum State {
     Idle,
     Active,
     ParkedAt(PortId),
+    Held,
 }
 
 impl Schedule {
@@ -120,6 +121,22 @@ impl Schedule {
         self.leave(port);
         self.turns[usize::from(port.0)].state = State::ParkedAt(gate);
         self.turns[usize::from(gate.0)].parked.push_back(port);
+    }
+
+    /// The port may not send for a while, by its own limit; nobody else is concerned.
+    pub fn hold(&mut self, port: PortId) {
+        self.leave(port);
+        if let Some(turn) = self.turns.get_mut(usize::from(port.0)) {
+            turn.state = State::Held;
+        }
+    }
+
+    /// The port may send again after [`hold`](Self::hold).
+    pub fn release(&mut self, port: PortId) {
+        if let Some(turn) = self.turns.get_mut(usize::from(port.0)).filter(|turn| turn.state == State::Held) {
+            turn.state = State::Active;
+            self.active.push_back(port);
+        }
     }
 
     /// There is room at `gate`: those who wait go on where they were, in their order.

@@ -1,7 +1,7 @@
 //! Fuzz target: packets and definitions from anybody.
 #![doc(hidden)]
 
-use crate::{FromSwitch, PortSettings, Request, SwitchDefinition, ToSwitch, VlanList};
+use crate::{FromSwitch, HelperRequest, PortSettings, Request, SwitchDefinition, ToSwitch, VlanList};
 
 /// Reads `data` as everything that is read.
 pub fn fuzz(data: &[u8]) {
@@ -13,6 +13,7 @@ pub fn fuzz(data: &[u8]) {
         }
     }
     let _ = serde_json::from_slice::<FromSwitch>(data);
+    let _ = serde_json::from_slice::<HelperRequest>(data).map(|request| request.check());
     let _ = serde_json::from_slice::<PortSettings>(data).map(|settings| settings.check());
     let _ = serde_json::from_slice::<SwitchDefinition>(data).map(|definition| definition.check());
     if let Ok(text) = std::str::from_utf8(data)

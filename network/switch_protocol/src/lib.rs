@@ -5,6 +5,7 @@
 
 mod definition;
 pub mod fuzz;
+mod helper;
 mod message;
 pub mod paths;
 mod port;
@@ -12,6 +13,7 @@ mod vlan_list;
 
 pub use bulkhead_worker_protocol::{Channel, ChannelError, Hello, Incoming, Problem, ProblemKind};
 pub use definition::{HostPort, SwitchChange, SwitchDefinition, SwitchKind, Uplink, UplinkMode};
+pub use helper::{HelperAnswer, HelperRequest};
 pub use message::{Address, Answer, FromSwitch, PortStatus, Request, SwitchStatus, ToSwitch, Traffic};
 pub use port::{AclActionName, AclDirectionName, AclEntry, MirrorName, PortSettings, VlanSettings};
 pub use vlan_list::{VlanList, VlanListError};

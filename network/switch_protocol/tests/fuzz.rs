@@ -2,11 +2,12 @@
 
 use bulkhead_switch_protocol::fuzz::fuzz;
 
-const SEEDS: [&str; 5] = [
+const SEEDS: [&str; 6] = [
     r#"{"id":1,"request":{"create_switch":{"definition":{"version":1,"id":"01890f3e-2c1b-7f3a-8a3e-0123456789ab","name":"lan","type":"external","uplink":{"interfaces":["eth0"]}}}}}"#,
     r#"{"id":2,"request":{"create_port":{"switch":"lan","settings":{"name":"vm","vlan":{"trunk":{"native":5,"allowed":"10,20-29"}},"acl":[{"action":"deny","direction":"both","remote":"10.0.0.0/8"}]}}}}"#,
     r#"{"id":3,"result":{"Ok":{"ports":{"ports":[],"more":false}}}}"#,
     r#"{"name":"vm","vlan":{"isolated":{"primary":5,"secondary":6}},"mirror":"source","weight":5}"#,
+    r#"{"open_tap":{"interface":"vEthernet","mtu":1500,"address":"192.168.137.1/24"}}"#,
     "10,20-29,4094",
 ];
 
