@@ -4,7 +4,7 @@
 use crate::MachineError;
 use crate::board::Board;
 use crate::resources::VGA_FIRMWARE;
-use crate::{firmware, layout, network, vmbus};
+use crate::{firmware, layout, network, storage, vmbus};
 use bulkhead_debug_ports::{DebugConsole, DebugExit};
 use bulkhead_device::{Line, PciAddress};
 use bulkhead_floppy::{DmaController, FloppyController};
@@ -34,6 +34,8 @@ pub(crate) const CATALOG: &[(&str, Attach)] = &[
     ("display adapter", display_adapter),
     ("keyboard and mouse", keyboard_and_mouse),
     ("serial ports", serial_ports),
+    ("SCSI controllers", storage::scsi_controllers),
+    ("fast paths of IDE disks", storage::ide_fast_paths),
     ("integration services", vmbus::integration_services),
     ("synthetic keyboard and mouse", vmbus::synthetic_input),
     ("network adapters", network::adapters),

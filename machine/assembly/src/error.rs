@@ -100,6 +100,18 @@ pub enum MachineError {
     /// A device is refused on VMBus.
     #[error("VMBus cannot be set up")]
     VmBus(#[from] bulkhead_vmbus_channel::BusError),
+    /// A disk without an image.
+    #[error("the SCSI disk at location {location} has no medium; only DVD drives can be empty")]
+    NoMedium {
+        /// Its place on its controller.
+        location: u8,
+    },
+    /// The units of a SCSI controller are refused.
+    #[error("a SCSI controller cannot be made")]
+    Scsi(#[from] bulkhead_vmbus_storage::LunError),
+    /// A SCSI controller cannot be restored.
+    #[error("a SCSI controller cannot be restored")]
+    ScsiState(#[from] bulkhead_vmbus_storage::RestoreError),
     /// Guest memory was not where the layout says.
     #[error("guest memory is not as laid out")]
     Access(#[from] AccessError),

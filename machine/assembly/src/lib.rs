@@ -24,6 +24,7 @@ mod processor_model;
 mod resources;
 pub mod saved_state;
 pub mod smbios;
+mod storage;
 mod vmbus;
 mod windows;
 
@@ -33,4 +34,5 @@ pub use exits::{ExitCounters, Exits};
 pub use machine::{GuestRequests, Handles, Machine, MachineConfig};
 pub use network::{NicHandle, adapter_name};
 pub use resources::{FIRMWARE, Resources, VGA_FIRMWARE};
+pub use storage::ControllerHandle;
 pub use vmbus::IntegrationHandles;

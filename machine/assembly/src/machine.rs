@@ -12,6 +12,7 @@ use crate::processor_model;
 use crate::resources::Resources;
 use crate::saved_state::{self, SavedMachine};
 use crate::smbios::SmbiosConfig;
+use crate::storage::ControllerHandle;
 use crate::vmbus::IntegrationHandles;
 use crate::windows::Windows;
 use bulkhead_device::{Line, LineSink, MmioBus, MsiSink, PciBus, PortBus, PowerSink, QuiesceToken};
@@ -93,6 +94,8 @@ pub struct Handles {
     pub network: Vec<NicHandle>,
     /// VMBus.
     pub vmbus: Option<Arc<VmBus>>,
+    /// SCSI controllers, by number.
+    pub scsi: Vec<ControllerHandle>,
     /// Integration services.
     pub integration: IntegrationHandles,
     /// The keyboard of guests with a driver for it.
@@ -222,6 +225,7 @@ impl Machine {
                 name: description.name.clone(),
                 vps,
                 memory: description.memory.size.bytes(),
+                hyperv: description.hyperv.enabled,
             },
         );
         let (pic, ioapic) = interrupt_controllers(&partition, &mut saved)?;

@@ -10,6 +10,8 @@ pub const ANCHOR_FILE: &str = "etc/smbios/smbios-anchor";
 /// Length of the entry point.
 const ANCHOR_LEN: usize = 31;
 const MANUFACTURER: &str = "Bulkhead";
+/// Manufacturer and version of the systems on Hyper-V.
+const HYPERV: (&str, &str) = ("Microsoft Corporation", "7.0");
 
 /// What the structures tell.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct SmbiosConfig {
     pub vps: u32,
     /// RAM in bytes.
     pub memory: u64,
+    /// The VM has the Hyper-V interface. Guests with drivers for its disks look at these names to leave the emulated ones alone.
+    pub hyperv: bool,
 }
 
 /// The structures and their entry point.
@@ -79,10 +83,14 @@ impl Smbios {
         system.extend([6, 0, 4]);
         let name: String = config.name.chars().filter(|c| !c.is_control()).collect();
         let family = if name.is_empty() { "Virtual Machine" } else { &name };
-        self.add(1, 0x0100, &system, &[MANUFACTURER, "Virtual Machine", env!("CARGO_PKG_VERSION"), family]);
+        let (manufacturer, version) = match config.hyperv {
+            true => HYPERV,
+            false => (MANUFACTURER, env!("CARGO_PKG_VERSION")),
+        };
+        self.add(1, 0x0100, &system, &[manufacturer, "Virtual Machine", version, family]);
         // Chassis: "other"; states safe; security none.
         let chassis = [1, 1, 2, 0, 0, 3, 3, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        self.add(3, 0x0300, &chassis, &[MANUFACTURER, env!("CARGO_PKG_VERSION")]);
+        self.add(3, 0x0300, &chassis, &[manufacturer, version]);
     }
 
     fn add_processor(&mut self, vps: u32) {

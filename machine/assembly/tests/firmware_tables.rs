@@ -138,7 +138,13 @@ fn the_table_loader_gives_the_same_tables_as_we_place() {
 fn dmidecode_shows_the_id_processors_and_memory() {
     let id = "01890f3e-2c1b-7f3a-8a3e-0123456789ab";
     for (memory, shown) in [(512 << 20, "512 MB"), (96 << 30, "96 GB")] {
-        let smbios = Smbios::new(&SmbiosConfig { id: id.parse().unwrap(), name: "web".into(), vps: 4, memory });
+        let smbios = Smbios::new(&SmbiosConfig {
+            id: id.parse().unwrap(),
+            name: "web".into(),
+            vps: 4,
+            memory,
+            hyperv: memory == 96 << 30,
+        });
         let folder = tempfile::tempdir().unwrap();
         let mut dump = smbios.anchor(32);
         dump.resize(32, 0);

@@ -18,6 +18,10 @@ pub const MAX_DEVICES_PER_CONTROLLER: u8 = 2;
 pub const MAX_SYNTHETIC_ADAPTERS: usize = 8;
 /// Legacy network adapters of a VM.
 pub const MAX_LEGACY_ADAPTERS: usize = 4;
+/// SCSI controllers of a VM.
+pub const MAX_SCSI_CONTROLLERS: u8 = 4;
+/// Drives on one SCSI controller.
+pub const MAX_SCSI_DRIVES: u8 = 64;
 /// Longest kernel command line, with the zero at its end (x86 Linux: COMMAND_LINE_SIZE).
 const MAX_COMMAND_LINE: usize = 2048;
 /// Least bandwidth of a disk, bytes per second: with less a guest gives up its requests.
@@ -97,6 +101,7 @@ impl VmDescription {
         self.check_memory()?;
         self.check_boot()?;
         self.check_drives()?;
+        self.check_scsi()?;
         self.check_network()?;
         self.check_serial()
     }
@@ -190,6 +195,32 @@ impl VmDescription {
             Some(medium) => check_medium("floppy", medium, false),
             None => Ok(()),
         }
+    }
+
+    fn check_scsi(&self) -> Result<(), Limit> {
+        range("the number of SCSI controllers", self.scsi.len() as u64, 0, MAX_SCSI_CONTROLLERS.into(), |n| {
+            n.to_string()
+        })?;
+        if !self.scsi.is_empty() && !self.hyperv.enabled {
+            let what = "SCSI controllers need the Hyper-V interface, which is off: attach the disks to IDE controllers";
+            return Err(Limit::Conflict { what: what.into() });
+        }
+        for (number, controller) in self.scsi.iter().enumerate() {
+            for (at, drive) in controller.drives.iter().enumerate() {
+                let name = drive.name(number);
+                let last = u64::from(MAX_SCSI_DRIVES - 1);
+                range("scsi.drives.location", drive.location.into(), 0, last, |n| n.to_string())?;
+                if controller.drives[..at].iter().any(|other| other.location == drive.location) {
+                    return Err(Limit::Twice { what: name });
+                }
+                match &drive.medium {
+                    Some(medium) => check_medium(&name, medium, drive.kind == DriveKind::Disk)?,
+                    None if drive.kind == DriveKind::Disk => return Err(Limit::NoMedium { drive: name }),
+                    None => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     fn check_serial(&self) -> Result<(), Limit> {

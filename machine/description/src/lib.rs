@@ -13,6 +13,7 @@ pub mod fuzz;
 mod hyperv;
 mod nics;
 mod processor;
+mod scsi;
 mod serial;
 mod size;
 mod text;
@@ -20,13 +21,14 @@ mod vm;
 
 pub use boot::{Boot, BootSource, DirectKernel, Firmware};
 pub use check::{
-    Limit, MAX_DEVICES_PER_CONTROLLER, MAX_IDE_CONTROLLERS, MAX_LEGACY_ADAPTERS, MAX_MEMORY, MAX_SYNTHETIC_ADAPTERS,
-    MAX_VPS, MIN_MEMORY,
+    Limit, MAX_DEVICES_PER_CONTROLLER, MAX_IDE_CONTROLLERS, MAX_LEGACY_ADAPTERS, MAX_MEMORY, MAX_SCSI_CONTROLLERS,
+    MAX_SCSI_DRIVES, MAX_SYNTHETIC_ADAPTERS, MAX_VPS, MIN_MEMORY,
 };
 pub use drives::{ChangeTracking, DriveKind, Floppy, IdeDrive, ImageFormat, IoLimits, Medium};
 pub use hyperv::{HyperV, IntegrationServices};
 pub use nics::{AdapterKind, NetworkAdapter, SwitchPort};
 pub use processor::{CpuLevel, EngineChoice, Processor, Tier};
+pub use scsi::{ScsiController, ScsiDrive};
 pub use serial::{SerialConnection, SerialPort};
 pub use size::{ParseSizeError, Size};
 pub use text::{TextError, from_toml, to_toml};

@@ -1,6 +1,8 @@
 //! The whole of a VM.
 
-use crate::{Boot, DirectKernel, Floppy, HyperV, IdeDrive, NetworkAdapter, Processor, SerialPort, Size};
+use crate::{
+    Boot, DirectKernel, Floppy, HyperV, IdeDrive, NetworkAdapter, Processor, ScsiController, SerialPort, Size,
+};
 use bulkhead_ids::VmId;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +36,9 @@ pub struct VmDescription {
     /// Up to two IDE controllers with two drives each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ide: Vec<IdeDrive>,
+    /// Up to four SCSI controllers with 64 drives each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scsi: Vec<ScsiController>,
     /// The floppy drive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floppy: Option<Floppy>,
@@ -72,6 +77,7 @@ impl VmDescription {
             boot: Boot::default(),
             direct_kernel: None,
             ide: Vec::new(),
+            scsi: Vec::new(),
             floppy: None,
             hyperv: HyperV::default(),
             network: Vec::new(),

@@ -233,8 +233,12 @@ fn open_disks(description: &VmDescription, resources: &mut Resources, io: &IoThr
         let medium = drive.medium.as_ref()?;
         Some((medium, medium.read_only || drive.kind == DriveKind::Cd))
     });
+    let scsi = description.scsi.iter().flat_map(|controller| &controller.drives).filter_map(|drive| {
+        let medium = drive.medium.as_ref()?;
+        Some((medium, medium.read_only || drive.kind == DriveKind::Cd))
+    });
     let floppy = description.floppy.iter().filter_map(|floppy| floppy.medium.as_ref());
-    for (medium, read_only) in ide.chain(floppy.map(|medium| (medium, medium.read_only))) {
+    for (medium, read_only) in ide.chain(scsi).chain(floppy.map(|medium| (medium, medium.read_only))) {
         let files = DiskFiles::take(medium, resources)?;
         let disk = io.open(medium, read_only, &description.name, files)?;
         resources.add_disk(medium.file.clone(), disk);

@@ -43,7 +43,7 @@ pub struct Arguments {
     /// Where to boot from first: disk, cd, floppy
     #[arg(long, value_name = "SOURCE")]
     pub boot: Option<String>,
-    /// A hard disk: [ide:]PATH[,format=vhdx][,ro][,max-iops=N][,max-bandwidth=SIZE][,track=FILE[,bitmap=NAME]…]
+    /// A hard disk: [ide:|scsi:]PATH[,format=vhdx][,ro][,max-iops=N][,max-bandwidth=SIZE][,track=FILE[,bitmap=NAME]…]
     #[arg(long, value_name = "DISK")]
     pub disk: Vec<String>,
     /// A CD or DVD in a drive of its own
@@ -73,6 +73,10 @@ pub struct Arguments {
     /// Id of the VM; a new one if not given
     #[arg(long, value_name = "UUID")]
     pub id: Option<String>,
+    /// Integration services, separated by commas: shutdown, time, heartbeat, kvp, vss, file-copy, all, none; all but file-copy
+    /// if not given
+    #[arg(long, value_name = "SERVICES")]
+    pub ic: Option<String>,
     /// A plain PC: no Hyper-V interface, no VMBus
     #[arg(long)]
     pub no_hyperv: bool,
@@ -90,7 +94,7 @@ pub struct Arguments {
     pub resume: Option<PathBuf>,
 }
 
-/// `[ide:]PATH` and options behind commas.
+/// `[ide:|scsi:]PATH` and options behind commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskArgument {
     /// `ide` or `scsi`.

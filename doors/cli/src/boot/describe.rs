@@ -4,8 +4,8 @@ use super::arguments::{Arguments, DiskArgument};
 use crate::exit::Failure;
 use bulkhead_ids::VmId;
 use bulkhead_vm_description::{
-    BootSource, CpuLevel, DirectKernel, DriveKind, EngineChoice, Floppy, IdeDrive, ImageFormat, Medium,
-    SerialConnection, SerialPort, Tier, VmDescription,
+    BootSource, CpuLevel, DirectKernel, DriveKind, EngineChoice, Floppy, IdeDrive, ImageFormat, IntegrationServices,
+    MAX_SCSI_DRIVES, Medium, ScsiController, ScsiDrive, SerialConnection, SerialPort, Tier, VmDescription,
 };
 use std::path::Path;
 
@@ -30,6 +30,9 @@ pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
     vm.processor.tier = tier(&arguments.tier)?;
     vm.processor.deterministic = arguments.deterministic;
     vm.hyperv.enabled = !arguments.no_hyperv;
+    if let Some(services) = &arguments.ic {
+        vm.hyperv.services = integration_services(services)?;
+    }
     vm.boot.no_reboot = arguments.no_reboot;
     vm.test_devices = arguments.test_devices;
     boot(arguments, &mut vm)?;
@@ -106,20 +109,53 @@ fn drives(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> 
         vm.ide.push(IdeDrive { controller, device, kind, medium: Some(medium) });
         Ok::<(), Failure>(())
     };
+    let mut scsi_disks = Vec::new();
     for text in &arguments.disk {
         let disk: DiskArgument = text.parse().map_err(Failure::Usage)?;
-        if disk.bus != "ide" {
-            return Err(Failure::unsupported(&format!("--disk {}:", disk.bus), "disk buses that are: ide"));
-        }
         check_format(&disk.medium)?;
+        if disk.bus == "scsi" {
+            scsi_disks.push(disk.medium);
+            continue;
+        }
         place(DriveKind::Disk, disk.medium, [0, 1, 2, 3])?;
     }
     for path in &arguments.cdrom {
         let medium = Medium { read_only: true, ..raw(path) };
         place(DriveKind::Cd, medium, [2, 3, 1, 0])?;
     }
+    vm.scsi = scsi_controllers(scsi_disks);
     vm.floppy = arguments.floppy.as_deref().map(|path| Floppy { medium: Some(raw(path)) });
     Ok(())
+}
+
+/// Disks fill the first controller, then the next.
+fn scsi_controllers(disks: Vec<Medium>) -> Vec<ScsiController> {
+    let drives = disks.into_iter().zip((0..MAX_SCSI_DRIVES).cycle());
+    let drives = drives.map(|(medium, location)| ScsiDrive { location, kind: DriveKind::Disk, medium: Some(medium) });
+    let drives: Vec<_> = drives.collect();
+    drives.chunks(MAX_SCSI_DRIVES.into()).map(|drives| ScsiController { drives: drives.to_vec() }).collect()
+}
+
+/// Names of services, or `all` or `none`.
+fn integration_services(text: &str) -> Result<IntegrationServices, Failure> {
+    let mut services = IntegrationServices::NONE;
+    let names = match text {
+        "all" => IntegrationServices::NAMES.join(","),
+        other => other.to_owned(),
+    };
+    for name in names.split(',').filter(|name| *name != "none") {
+        match services.by_name(name) {
+            Some(service) => *service = true,
+            None => {
+                let names = IntegrationServices::NAMES.join(", ");
+                return Err(Failure::unsupported(
+                    &format!("--ic {name}"),
+                    &format!("services that are: {names}, all, none"),
+                ));
+            }
+        }
+    }
+    Ok(services)
 }
 
 /// Images of other products are never written.

@@ -45,6 +45,14 @@ pub fn open(arguments: &Arguments, vm: &VmDescription) -> Result<Vec<Named>, Fai
             disk(medium, &what, read_only, &mut files)?;
         }
     }
+    for (number, controller) in vm.scsi.iter().enumerate() {
+        for drive in &controller.drives {
+            if let Some(medium) = &drive.medium {
+                let read_only = medium.read_only || drive.kind == DriveKind::Cd;
+                disk(medium, &format!("the medium of {}", drive.name(number)), read_only, &mut files)?;
+            }
+        }
+    }
     if let Some(medium) = vm.floppy.as_ref().and_then(|floppy| floppy.medium.as_ref()) {
         files.push(image(&medium.file, "the floppy", medium.read_only)?);
     }
