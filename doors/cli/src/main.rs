@@ -3,6 +3,7 @@
 mod boot;
 mod disk;
 mod exit;
+mod switch;
 mod worker;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,9 @@ enum Noun {
     /// Virtual disks: create, convert, check, compact, merge, serve …
     #[command(subcommand)]
     Disk(disk::Command),
+    /// Virtual switches: create, list, show, set, delete, ports, stats, capture …
+    #[command(subcommand)]
+    Switch(switch::Command),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
     let result = match arguments.noun {
         Noun::Boot(arguments) => boot::run(&arguments),
         Noun::Disk(command) => disk::run(command),
+        Noun::Switch(command) => switch::run(command),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("bulkhead: {failure}");

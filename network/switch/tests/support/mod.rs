@@ -1,6 +1,12 @@
 //! A real `bulkhead-switch` in a folder of its own, and a client of it.
 #![allow(dead_code, reason = "each test program uses its part")]
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "these tests drive real processes, which take real time")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "these tests drive real processes, which take real time"
+)]
+
+pub mod namespaces;
 
 use bulkhead_linux::SeqPacket;
 use bulkhead_packets::{FrameMeta, MacAddress};
@@ -17,6 +23,7 @@ pub struct Switch {
     pub process: Child,
     /// Runs the process in this network namespace.
     namespace: Option<String>,
+    helper: Option<Child>,
 }
 
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
@@ -35,7 +42,20 @@ impl Switch {
     pub fn start_in(namespace: Option<&str>) -> Switch {
         let root = tempfile::tempdir().unwrap();
         let process = spawn(root.path(), namespace);
-        Switch { root, process, namespace: namespace.map(str::to_owned) }
+        Switch { root, process, namespace: namespace.map(str::to_owned), helper: None }
+    }
+
+    /// On a host of its own, with the helper that opens interfaces there.
+    pub fn start_with_helper(host: &namespaces::Namespace) -> Switch {
+        let mut switch = Self::start_in(Some(&host.0));
+        let own = Path::new(env!("CARGO_BIN_EXE_bulkhead-switch"));
+        let program = own.with_file_name("bulkhead-net-helper");
+        assert!(program.exists(), "{}: build the package bulkhead_net_helper first", program.display());
+        let mut command = host.command(program.to_str().unwrap());
+        switch.helper = Some(command.arg("--root").arg(switch.root.path()).spawn().unwrap());
+        let socket = paths::helper_socket(switch.root.path());
+        wait_until("the helper", || SeqPacket::connect(&socket).is_ok());
+        switch
     }
 
     pub fn client(&self) -> Client {
@@ -88,6 +108,10 @@ impl Drop for Switch {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if let Some(helper) = &mut self.helper {
+            let _ = helper.kill();
+            let _ = helper.wait();
+        }
     }
 }
 

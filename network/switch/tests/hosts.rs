@@ -1,0 +1,149 @@
+//! Switches with ways out, between network namespaces that stand for hosts.
+
+#![allow(clippy::disallowed_methods, reason = "how long a link is lost is measured in real time")]
+
+mod support;
+
+use bulkhead_packets::MacAddress;
+use bulkhead_switch_protocol::*;
+use support::namespaces::{Capture, Namespace, Veth, root_and_tools};
+use support::{Switch, named, wait_until};
+
+fn external(name: &str, interfaces: &[&str]) -> SwitchDefinition {
+    let mut definition = SwitchDefinition::new(name, SwitchKind::External);
+    let interfaces = interfaces.iter().map(|&interface| interface.to_owned()).collect();
+    definition.uplink = Some(Uplink { interfaces, mode: UplinkMode::Packet });
+    definition
+}
+
+fn in_vlan(name: &str, vlan: u16) -> PortSettings {
+    PortSettings { vlan: VlanSettings::Access(vlan), ..named(name) }
+}
+
+#[test]
+fn vlans_are_kept_apart_on_a_trunk_between_two_hosts() {
+    if !root_and_tools(&["ip", "tshark"]) {
+        return;
+    }
+    let (one, two) = (Namespace::new("one"), Namespace::new("two"));
+    let _trunk = Veth::between(&one, "trunk", &two, "trunk");
+    let capture = Capture::start(&two, "trunk");
+    let (a, b) = (Switch::start_with_helper(&one), Switch::start_with_helper(&two));
+    for switch in [&a, &b] {
+        switch.client().create_switch(external("lan", &["trunk"])).unwrap();
+    }
+    let mut here: Vec<_> = [5, 10, 20].map(|vlan| a.plug("lan", in_vlan(&format!("vlan {vlan}"), vlan))).into();
+    let mut there: Vec<_> = [5, 10, 20].map(|vlan| b.plug("lan", in_vlan(&format!("vlan {vlan}"), vlan))).into();
+    for sender in 0..3 {
+        let frame = here[sender].frame(MacAddress::BROADCAST, &[sender as u8; 100]);
+        here[sender].send(&frame);
+        for receiver in 0..3 {
+            if receiver == sender {
+                assert_eq!(there[receiver].receive().expect("the same VLAN on the other host").0, frame);
+                let answer = there[receiver].frame(here[sender].mac, &[9; 100]);
+                there[receiver].send(&answer);
+                assert_eq!(here[sender].receive().expect("the way back").0, answer);
+            }
+        }
+        for other in 0..3 {
+            assert!(here[other].receive_within(20).is_none(), "nobody else on this host");
+            assert!(there[other].receive_within(20).is_none(), "nobody else on the other host");
+        }
+    }
+    let tags = capture.stop(&["vlan.id"], "vlan");
+    let count = |id: &str| tags.iter().filter(|tag| tag.as_str() == id).count();
+    assert_eq!((count("5"), count("10"), count("20")), (2, 2, 2), "{tags:?}");
+}
+
+#[test]
+fn an_internal_switch_reaches_the_host_and_nobody_else() {
+    if !root_and_tools(&["ip"]) {
+        return;
+    }
+    let host = Namespace::new("internal");
+    let switch = Switch::start_with_helper(&host);
+    let mut definition = SwitchDefinition::new("lab", SwitchKind::Internal);
+    definition.host = Some(HostPort { address: Some("10.77.0.1/24".into()), vlan: 0, interface: Some("lab0".into()) });
+    switch.client().create_switch(definition).unwrap();
+    let mut nic = switch.plug("lab", named("vm"));
+    // Who has 10.77.0.1? The host's own stack answers.
+    let mut question = vec![0, 1, 8, 0, 6, 4, 0, 1];
+    question.extend(nic.mac.0);
+    question.extend([10, 77, 0, 2, 0, 0, 0, 0, 0, 0, 10, 77, 0, 1]);
+    let mut frame = nic.frame(MacAddress::BROADCAST, &question);
+    frame[12..14].copy_from_slice(&[8, 6]);
+    nic.send(&frame);
+    let answer = loop {
+        let (bytes, _) = nic.receive().expect("an answer of the host");
+        if bytes[12..14] == [8, 6] && bytes[21] == 2 {
+            break bytes;
+        }
+    };
+    assert_eq!(answer[28..32], [10, 77, 0, 1]);
+    assert!(host.run("ip", &["-br", "address", "show", "dev", "lab0"]).contains("10.77.0.1/24"));
+    switch.client().ask(Request::DeletePort { port: "vm".into() }).unwrap();
+    switch.client().ask(Request::DeleteSwitch { switch: "lab".into() }).unwrap();
+    assert!(!host.run("ip", &["-br", "link"]).contains("lab0"), "the host's interface went with the switch");
+}
+
+#[test]
+fn a_nic_belongs_to_one_switch_and_wrong_uplinks_leave_nothing_behind() {
+    if !root_and_tools(&["ip"]) {
+        return;
+    }
+    let (host, other) = (Namespace::new("nics"), Namespace::new("nics2"));
+    let _wire = Veth::between(&host, "nic", &other, "nic");
+    let switch = Switch::start_with_helper(&host);
+    let mut client = switch.client();
+    client.create_switch(external("first", &["nic"])).unwrap();
+    let second = client.create_switch(external("second", &["nic"])).unwrap_err();
+    assert!(second.message.contains("\"first\""), "{}", second.message);
+    let missing = client.create_switch(external("third", &["nowhere"])).unwrap_err();
+    assert!(missing.message.contains("nowhere"), "{}", missing.message);
+    let Answer::Switches(all) = client.ask(Request::Switches).unwrap() else { panic!() };
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].active_uplink.as_deref(), Some("nic"));
+}
+
+#[test]
+fn a_team_survives_the_loss_of_a_link() {
+    if !root_and_tools(&["ip"]) {
+        return;
+    }
+    let (host, net) = (Namespace::new("team"), Namespace::new("teamnet"));
+    let _first = Veth::between(&host, "nic0", &net, "p0");
+    let _second = Veth::between(&host, "nic1", &net, "p1");
+    net.run("ip", &["link", "add", "name", "lan", "type", "bridge"]);
+    for port in ["p0", "p1"] {
+        net.run("ip", &["link", "set", port, "master", "lan"]);
+    }
+    net.run("ip", &["link", "set", "lan", "up"]);
+    net.run("ip", &["address", "add", "10.78.0.1/24", "dev", "lan"]);
+    let switch = Switch::start_with_helper(&host);
+    switch.client().create_switch(external("lan", &["nic0", "nic1"])).unwrap();
+    let mut nic = switch.plug("lan", named("vm"));
+    let mut ask = |what: &str| {
+        let mut question = vec![0, 1, 8, 0, 6, 4, 0, 1];
+        question.extend(nic.mac.0);
+        question.extend([10, 78, 0, 2, 0, 0, 0, 0, 0, 0, 10, 78, 0, 1]);
+        let mut frame = nic.frame(MacAddress::BROADCAST, &question);
+        frame[12..14].copy_from_slice(&[8, 6]);
+        let start = std::time::Instant::now();
+        wait_until(what, || {
+            nic.send(&frame);
+            while let Some((bytes, _)) = nic.receive_within(20) {
+                if bytes[12..14] == [8, 6] && bytes[21] == 2 {
+                    return true;
+                }
+            }
+            false
+        });
+        start.elapsed()
+    };
+    ask("an answer over the first link");
+    net.run("ip", &["link", "set", "p0", "down"]);
+    let lost = ask("an answer over the second link");
+    assert!(lost.as_millis() < 1000, "{lost:?} without a link");
+    let Answer::Switches(all) = switch.client().ask(Request::Switches).unwrap() else { panic!() };
+    assert_eq!(all[0].active_uplink.as_deref(), Some("nic1"));
+}
