@@ -8,6 +8,4 @@ mod print;
 mod verbs;
 
 pub use arguments::Command;
-#[allow(unused_imports, reason = "boot plugs its adapters in with it")]
-pub use client::Client;
 pub use verbs::run;
