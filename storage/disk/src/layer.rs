@@ -77,6 +77,15 @@ pub struct ParentLink {
     pub paths: Vec<String>,
 }
 
+/// What looking up where bytes are has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetadataCounters {
+    /// Lookups that had to read from the file.
+    pub reads: u64,
+    /// Lookups that found what they needed in memory.
+    pub hits: u64,
+}
+
 /// One image of a chain, on one I/O thread.
 ///
 /// Rules for implementers: ranges are checked by the caller (inside the layer's size, sector-aligned) and belong to this
@@ -135,6 +144,11 @@ pub trait Layer {
         Box::pin(async {
             Err(crate::DiskError::new(crate::ErrorKind::Unsupported, "set the parent", "this format has no parents"))
         })
+    }
+
+    /// What lookups have cost since it was opened; nothing for layers without tables (raw, fixed).
+    fn metadata_counters(&self) -> MetadataCounters {
+        MetadataCounters::default()
     }
 
     /// The unit in which this layer allocates, bytes; 0 = it does not (raw, fixed).

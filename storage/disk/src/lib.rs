@@ -38,7 +38,7 @@ pub use error::{DiskError, ErrorKind, Result};
 pub use executor::{Executor, TaskWake};
 pub use facts::{DiskFacts, Geometry, SECTOR};
 pub use file::{Durability, File, FileFacts, read_vec, write_vec};
-pub use layer::{Extent, FileExtent, Layer, ParentLink, Place, WriteGuard, WritePlan, ZeroMode};
+pub use layer::{Extent, FileExtent, Layer, MetadataCounters, ParentLink, Place, WriteGuard, WritePlan, ZeroMode};
 pub use local::{FlushGate, LocalFuture, LocalLock, LocalLockGuard, Notify, join_all, run_now, yield_now};
 pub use memory_file::MemoryFile;
 pub use node::{Node, read_bytes, write_bytes};

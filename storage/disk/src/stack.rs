@@ -17,6 +17,8 @@ pub struct Stack {
     layers: RefCell<Rc<[Rc<dyn Layer>]>>,
     owners: Owners,
     writes: Cell<u64>,
+    /// Requests so far: (reads, writes).
+    requests: Cell<(u64, u64)>,
     paused: Cell<u32>,
     changed: Notify,
     /// What was written since [`Stack::track_writes`].
@@ -93,6 +95,7 @@ impl Stack {
             layers: RefCell::new(layers.into()),
             owners: Owners::default(),
             writes: Cell::new(0),
+            requests: Cell::default(),
             paused: Cell::new(0),
             changed: Notify::default(),
             written: RefCell::new(None),
@@ -120,6 +123,11 @@ impl Stack {
                 merge_ranges(written);
             }
         }
+    }
+
+    /// Reads, and writes with discards and zeroings, that were run so far.
+    pub fn requests(&self) -> (u64, u64) {
+        self.requests.get()
     }
 
     /// The layers now, the top first.
@@ -294,6 +302,8 @@ impl Node for Stack {
         if let Err(error) = check_range(&self.facts(), &request.range(), write) {
             return Box::pin(std::future::ready(Completion::failed(error, request.into_buffer())));
         }
+        let (reads, writes) = self.requests.get();
+        self.requests.set((reads + u64::from(matches!(request, Request::Read { .. })), writes + u64::from(write)));
         match request {
             Request::Read { offset, buffer } => Box::pin(self.read(offset, buffer)),
             Request::Write { offset, buffer, fua } => Box::pin(self.write(offset, buffer, fua)),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bulkhead_change_tracking::{ChangeTracker, Stamp};
-use bulkhead_disk::{DiskError, ErrorKind, File, Node, Result, Stack};
+use bulkhead_disk::{DiskError, ErrorKind, File, MetadataCounters, Node, Result, Stack};
 use bulkhead_qos::{Limits, Qos};
 
 /// See the module.
@@ -11,6 +11,19 @@ pub struct DiskInUse {
     stack: Option<Rc<Stack>>,
     node: Rc<dyn Node>,
     tracker: Option<Rc<ChangeTracker>>,
+}
+
+/// Counters of a disk since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskCounters {
+    /// Disks in its chain.
+    pub depth: usize,
+    /// Read requests.
+    pub reads: u64,
+    /// Writes, discards and zeroings.
+    pub writes: u64,
+    /// Lookups of where bytes are, in all disks of the chain.
+    pub metadata: MetadataCounters,
 }
 
 impl DiskInUse {
@@ -60,6 +73,19 @@ impl DiskInUse {
     /// Its chain; none for images of other products.
     pub fn stack(&self) -> Option<&Rc<Stack>> {
         self.stack.as_ref()
+    }
+
+    /// What it was asked for, and what its lookups have cost; `None` for images of other products.
+    pub fn counters(&self) -> Option<DiskCounters> {
+        let stack = self.stack.as_ref()?;
+        let layers = stack.layers();
+        let (reads, writes) = stack.requests();
+        let mut counters = DiskCounters { depth: layers.len(), reads, writes, metadata: MetadataCounters::default() };
+        for found in layers.iter().map(|layer| layer.metadata_counters()) {
+            counters.metadata.reads += found.reads;
+            counters.metadata.hits += found.hits;
+        }
+        Some(counters)
     }
 
     /// Its bitmaps.

@@ -4,8 +4,8 @@ use crate::footer::{DiskType, Footer};
 use crate::read_metadata::{Flaw, FooterPlace, Metadata};
 use crate::sparse::{Space, Sparse};
 use bulkhead_disk::{
-    DiskError, DiskFacts, ErrorKind, Extent, File, Layer, LocalFuture, ParentLink, RawImage, Result, WritePlan,
-    ZeroMode, write_vec,
+    DiskError, DiskFacts, ErrorKind, Extent, File, Layer, LocalFuture, MetadataCounters, ParentLink, RawImage, Result,
+    WritePlan, ZeroMode, write_vec,
 };
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -194,6 +194,13 @@ impl Layer for VhdImage {
         match &self.body {
             Body::Fixed(fixed) => fixed.raw.close(),
             Body::Sparse(sparse) => Box::pin(sparse.close()),
+        }
+    }
+
+    fn metadata_counters(&self) -> MetadataCounters {
+        match &self.body {
+            Body::Fixed(_) => MetadataCounters::default(),
+            Body::Sparse(sparse) => sparse.lookups.get(),
         }
     }
 

@@ -5,8 +5,8 @@ use crate::footer::{DiskType, Footer};
 use crate::header::Header;
 use crate::read_metadata::{ABSENT, FooterPlace, SparseMetadata, bitmap_size};
 use bulkhead_disk::{
-    Extent, File, FileExtent, FlushGate, LocalFuture, LocalLock, ParentLink, Place, Result, SECTOR, WriteGuard,
-    WritePlan, ZeroMode, read_vec,
+    Extent, File, FileExtent, FlushGate, LocalFuture, LocalLock, MetadataCounters, ParentLink, Place, Result, SECTOR,
+    WriteGuard, WritePlan, ZeroMode, read_vec,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -27,6 +27,8 @@ pub(crate) struct Sparse {
     pub(crate) header_offset: Cell<u64>,
     pub(crate) table: RefCell<Table>,
     pub(crate) bitmaps: RefCell<Bitmaps>,
+    /// Of bitmaps; the block table is in memory.
+    pub(crate) lookups: Cell<MetadataCounters>,
     pub(crate) space: RefCell<Space>,
     /// Blocks that have room but no table entry yet.
     pub(crate) pending: RefCell<HashMap<u32, Pending>>,
@@ -111,6 +113,7 @@ impl Sparse {
             block_size,
             bitmap_size,
             bitmaps: RefCell::new(Bitmaps::new(sparse.table.len(), bitmap_size, block_size / SECTOR)),
+            lookups: Cell::default(),
             footer: RefCell::new(footer),
             header: RefCell::new(sparse.header),
             header_offset: Cell::new(sparse.header_offset),
@@ -142,9 +145,16 @@ impl Sparse {
         })
     }
 
+    fn count_lookup(&self, is_hit: bool) {
+        let MetadataCounters { reads, hits } = self.lookups.get();
+        self.lookups.set(MetadataCounters { reads: reads + u64::from(!is_hit), hits: hits + u64::from(is_hit) });
+    }
+
     /// Reads the bitmap of a present block unless it is known.
     pub(crate) async fn know(&self, block: u32, offset: u64) -> Result<()> {
-        if self.bitmaps.borrow().is_known(block) {
+        let is_known = self.bitmaps.borrow().is_known(block);
+        self.count_lookup(is_known);
+        if is_known {
             return Ok(());
         }
         let bits = read_vec(&*self.file, offset, self.bitmap_size as usize).await?;
@@ -162,6 +172,7 @@ impl Sparse {
             };
             let data = offset + self.bitmap_size + inside.start;
             if self.bitmaps.borrow_mut().has(block, sectors(&inside)) {
+                self.count_lookup(true);
                 push(&mut extents, inside.end - inside.start, Place::File(data));
                 continue;
             }
@@ -199,6 +210,7 @@ impl Sparse {
         loop {
             if let Some(offset) = self.block_offset(block) {
                 if self.bitmaps.borrow().is_full(block) {
+                    self.count_lookup(true);
                     return Ok((offset, true));
                 }
                 self.know(block, offset).await?;

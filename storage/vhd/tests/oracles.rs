@@ -208,7 +208,12 @@ struct Mount(PathBuf);
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("fusermount").arg("-u").arg(&self.0).output();
+        // Busy for a moment after the last read, as the kernel sees it: then it goes when it is free. Its process ends with it.
+        let unmounted = |words: &[&str]| {
+            let output = Command::new("fusermount3").args(words).arg(&self.0).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let _ = unmounted(&["-u"]) || unmounted(&["-u", "-z"]);
     }
 }
 

@@ -3,7 +3,8 @@
 use super::{Inner, Vhdx};
 use crate::format::parent_locator::key;
 use bulkhead_disk::{
-    DiskFacts, Extent, File, FileExtent, Layer, LocalFuture, ParentLink, Place, Result, WritePlan, ZeroMode,
+    DiskFacts, Extent, File, FileExtent, Layer, LocalFuture, MetadataCounters, ParentLink, Place, Result, WritePlan,
+    ZeroMode,
 };
 use std::future::ready;
 use std::ops::Range;
@@ -13,11 +14,6 @@ use uuid::Uuid;
 impl Vhdx {
     pub(crate) fn inner(&self) -> &Rc<Inner> {
         &self.inner
-    }
-
-    /// Metadata reads served from memory, and those that went to the file.
-    pub fn metadata_reads(&self) -> (u64, u64) {
-        self.inner.state.borrow().cache.counters()
     }
 }
 
@@ -75,6 +71,11 @@ impl Layer for Vhdx {
 
     fn close(&self) -> LocalFuture<'_, Result<()>> {
         Box::pin(async move { self.inner.named(self.inner.close().await) })
+    }
+
+    fn metadata_counters(&self) -> MetadataCounters {
+        let (hits, reads) = self.inner.state.borrow().cache.counters();
+        MetadataCounters { reads, hits }
     }
 
     fn link_id(&self) -> Uuid {
