@@ -16,8 +16,7 @@ fn what_this_build_lacks_is_refused_with_what_it_has() {
         (&["--firmware", "uefi"][..], "--firmware uefi", "bios"),
         (&["--boot", "net"], "--boot net", "disk, cd, floppy"),
         (&["--nic", "nat"], "--nic nat", "none"),
-        (&["--disk", "scsi:a.img"], "--disk scsi:", "ide"),
-        (&["--disk", "a.qcow2"], "the disk format qcow2 of a.qcow2", "raw"),
+        (&["--disk", "a.qcow2"], "writing to qcow2 images (a.qcow2)", "raw, vhd, vhdx"),
         (&["--engine", "magic"], "--engine magic", "auto, soft, kvm"),
         (&["--cpu-level", "v4"], "--cpu-level v4", "v2, v3"),
     ] {

@@ -35,7 +35,10 @@ pub async fn run(job: ImageJob, descriptors: Vec<OwnedFd>, context: IoContext, s
             let images = files.images(&image).await?.into_iter();
             Ok(json!({"files": images.map(|image| image.path).collect::<Vec<_>>()}))
         }
-        ImageJob::Check { image, repair, chain } => check(&mut files, &image, repair, chain).await,
+        ImageJob::Check { image, repair, drop_damaged, chain } => {
+            let mend = if drop_damaged { Mend::AlsoByLoss } else { Mend::WithoutLoss };
+            check(&mut files, &image, repair.then_some(mend), chain).await
+        }
         ImageJob::Convert { source, new } => convert_to(&mut files, &source, &new, &control).await,
         ImageJob::Compare { a, b } => {
             let a = files.disk(&a).await?;
@@ -148,13 +151,21 @@ async fn info(files: &mut Files, image: &ImageFile, chain: bool) -> Result<Value
     Ok(found)
 }
 
-async fn check(files: &mut Files, image: &ImageFile, repair: bool, chain: bool) -> Result<Value> {
+/// How far a repair goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mend {
+    WithoutLoss,
+    /// Damaged blocks are given up.
+    AlsoByLoss,
+}
+
+async fn check(files: &mut Files, image: &ImageFile, repair: Option<Mend>, chain: bool) -> Result<Value> {
     let file = files.file(image)?;
     let mut found = json!({});
-    if repair {
-        found["repaired"] = check_once(image, file.clone(), true).await?["report"].take();
+    if repair.is_some() {
+        found["repaired"] = check_once(image, file.clone(), repair).await?["report"].take();
     }
-    let now = check_once(image, file.clone(), false).await?;
+    let now = check_once(image, file.clone(), None).await?;
     (found["clean"], found["report"]) = (now["clean"].clone(), now["report"].clone());
     if chain {
         let links = files.diagnose(image, file).await?;
@@ -165,15 +176,19 @@ async fn check(files: &mut Files, image: &ImageFile, repair: bool, chain: bool) 
 }
 
 /// What is wrong with one image; with `repair`, what was, before it was mended.
-async fn check_once(image: &ImageFile, file: Rc<dyn File>, repair: bool) -> Result<Value> {
+async fn check_once(image: &ImageFile, file: Rc<dyn File>, repair: Option<Mend>) -> Result<Value> {
     Ok(match format(image)? {
         Format::Vhd => {
-            let report = if repair { bulkhead_vhd::repair(file).await? } else { bulkhead_vhd::check(&*file).await? };
+            let report =
+                if repair.is_some() { bulkhead_vhd::repair(file).await? } else { bulkhead_vhd::check(&*file).await? };
             json!({"clean": report.is_clean(), "report": report::value(&report)})
         }
         Format::Vhdx => {
-            let options =
-                bulkhead_vhdx::check::CheckOptions { repair, drop_damaged_blocks: false, new_guid: new_guid() };
+            let options = bulkhead_vhdx::check::CheckOptions {
+                repair: repair.is_some(),
+                drop_damaged_blocks: repair == Some(Mend::AlsoByLoss),
+                new_guid: new_guid(),
+            };
             let report = bulkhead_vhdx::check::check(file, options).await?;
             json!({"clean": report.is_clean(), "report": report::value(&report)})
         }

@@ -201,6 +201,9 @@ pub enum ImageJob {
         image: ImageFile,
         /// Mend what can be mended without guessing.
         repair: bool,
+        /// With `repair`: give up damaged blocks, which read as never written afterwards.
+        #[serde(default)]
+        drop_damaged: bool,
         /// Look at the links to all parents too.
         #[serde(default)]
         chain: bool,

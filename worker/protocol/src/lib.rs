@@ -26,8 +26,10 @@ mod message;
 mod stats;
 
 pub use channel::{Channel, ChannelError, Incoming};
-pub use message::{Answer, EndedBy, Event, FromWorker, Hello, Problem, ProblemKind, Reply, Request, ToWorker, VmState};
-pub use stats::Stats;
+pub use message::{
+    Answer, EndedBy, Event, FromWorker, Hello, MergeNews, Problem, ProblemKind, Reply, Request, ToWorker, VmState,
+};
+pub use stats::{DiskStats, Stats};
 
 /// The version that this build speaks.
 pub const VERSION: u32 = 1;
@@ -51,5 +53,10 @@ pub mod resource {
     /// are any.
     pub fn parent(leaf: &str, depth: usize) -> String {
         format!("{leaf} (parent {depth})")
+    }
+
+    /// The parent of `leaf`, open for writing, in place of the first of [`parent`]: the disk is going to be merged into it.
+    pub fn merge_target(leaf: &str) -> String {
+        format!("{leaf} (parent, to merge into)")
     }
 }

@@ -74,6 +74,19 @@ pub enum Request {
         /// The drive.
         drive: String,
     },
+    /// Merges the top of a disk's chain into its parent while the VM runs. The parent was passed as
+    /// [`merge_target`](crate::resource::merge_target). It has begun when this is answered; events tell the rest.
+    MergeDisk {
+        /// Name of the disk's file in the description.
+        disk: String,
+    },
+    /// The answer to [`MergeNews::Switching`].
+    SwitchDisk {
+        /// The disk.
+        disk: String,
+        /// The parent is durably known as the disk: go on with it. Otherwise the merge ends and the disk stays as it was.
+        switched: bool,
+    },
     /// What the display shows, as PNG. Answer: `document`.
     Screenshot,
     /// Live state as JSON. Answer: `document`.
@@ -166,6 +179,13 @@ pub enum Event {
     },
     /// The guest was reset and starts again.
     Reset,
+    /// A disk is being merged.
+    Merge {
+        /// Name of its file in the description.
+        disk: String,
+        /// What happened.
+        news: MergeNews,
+    },
     /// The heartbeat service says something else about the guest than before: `ok`, `lost`, `no contact`.
     Heartbeat {
         /// What.
@@ -189,6 +209,26 @@ pub enum Event {
         /// Counters of the whole run.
         stats: Box<Stats>,
     },
+}
+
+/// How a merge goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeNews {
+    /// Bytes of the disk that are in the parent.
+    Progress {
+        /// Done.
+        done: u64,
+        /// Of how many.
+        total: u64,
+    },
+    /// The parent durably holds everything, and the guest's writes wait. Whoever remembers which file is the disk remembers
+    /// the parent now, and answers with `switch_disk`.
+    Switching,
+    /// The parent is the disk; the merged file is not used any more.
+    Merged,
+    /// The disk stays as it was.
+    Failed(Problem),
 }
 
 /// States of a VM in its worker.

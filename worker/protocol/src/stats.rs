@@ -27,4 +27,22 @@ pub struct Stats {
     pub exits: BTreeMap<String, u64>,
     /// Internal events of the engine, by its own names.
     pub engine_events: BTreeMap<String, u64>,
+    /// Disks, by the name of their file.
+    pub disks: BTreeMap<String, DiskStats>,
+}
+
+/// What one disk was asked for, and what looking up its bytes has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskStats {
+    /// Images in its chain.
+    pub depth: u64,
+    /// Read requests.
+    pub reads: u64,
+    /// Writes, discards and zeroings.
+    pub writes: u64,
+    /// Lookups of block tables and bitmaps that had to read the file.
+    pub metadata_reads: u64,
+    /// Lookups that found what they needed in memory.
+    pub metadata_hits: u64,
 }

@@ -1,5 +1,6 @@
 //! The control loop: everything that happens to the VM arrives here, in order, on one thread.
 
+use crate::merge::Answers;
 use crate::vm::Vm;
 use anyhow::{Context, Result};
 use bulkhead_device::PowerRequest;
@@ -62,6 +63,7 @@ struct Control {
     channel: Arc<Worker>,
     inputs: Sender<Input>,
     resources: Resources,
+    answers: Answers,
     vm: Option<Vm>,
 }
 
@@ -72,22 +74,37 @@ struct Control {
 pub fn run(socket: SeqPacket) -> Result<()> {
     let channel = Arc::new(Worker::new(socket));
     let (inputs, events) = unbounded();
-    let reader = (channel.clone(), inputs.clone());
-    let listen = move || listen(&reader.0, &reader.1);
+    let answers = Answers::default();
+    let reader = (channel.clone(), inputs.clone(), answers.clone());
+    let listen = move || listen(&reader.0, &reader.1, &reader.2);
     std::thread::Builder::new().name("control".into()).spawn(listen).context("cannot start the control thread")?;
-    let mut control = Control { channel, inputs, resources: Resources::default(), vm: None };
+    let mut control = Control { channel, inputs, resources: Resources::default(), answers, vm: None };
     let end = control.serve(&events);
     control.finish(end);
     Ok(())
 }
 
 /// Turns packets into inputs.
-fn listen(channel: &Worker, inputs: &Sender<Input>) {
+fn listen(channel: &Worker, inputs: &Sender<Input>, answers: &Answers) {
     loop {
         let input = match channel.receive() {
+            Ok(Some(Incoming {
+                message: ToWorker { id, request: Request::SwitchDisk { disk, switched } }, ..
+            })) => {
+                // The loop may be waiting for the writes that wait for this.
+                answers.switched(disk, switched);
+                let reply = FromWorker::Reply(Reply { id, result: Ok(Answer::Done) });
+                if channel.send(&reply, &[]).is_err() {
+                    tracing::debug!("the starter has left");
+                }
+                continue;
+            }
             Ok(Some(incoming)) => Input::Request(incoming),
             Err(error @ ChannelError::Malformed { id, .. }) => Input::Malformed { id, error: chain(&error) },
-            Ok(None) | Err(_) => Input::Disconnected,
+            Ok(None) | Err(_) => {
+                answers.starter_is_gone();
+                Input::Disconnected
+            }
         };
         let last = matches!(input, Input::Disconnected);
         if inputs.send(input).is_err() || last {
@@ -170,6 +187,9 @@ impl Control {
             }),
             Request::InsertMedium { drive, medium } => self.with_vm(|vm| crate::media::insert(vm, &drive, &medium)),
             Request::EjectMedium { drive } => self.with_vm(|vm| crate::media::eject(vm, &drive)),
+            Request::MergeDisk { disk } => self.merge(&disk),
+            // Taken by the listening thread.
+            Request::SwitchDisk { .. } => Ok(Answer::Done),
             Request::Screenshot => return self.screenshot(id),
             Request::Inspect { path } => return self.inspect(id, &path),
             Request::Stats => match &mut self.vm {
@@ -257,6 +277,22 @@ impl Control {
             vm.pause();
             vm.run();
         }
+    }
+
+    fn merge(&mut self, disk: &str) -> Result<Answer, Problem> {
+        let (channel, answers) = (self.channel.clone(), self.answers.clone());
+        let name = disk.to_owned();
+        let listener = move |news| {
+            let event = FromWorker::Event(Event::Merge { disk: name.clone(), news });
+            if let Err(error) = channel.send(&event, &[]) {
+                tracing::debug!(%error, "a message to the starter was lost");
+            }
+        };
+        self.with_vm(|vm| {
+            vm.io().answer_merges(&answers);
+            vm.io().merge(disk, Box::new(listener))?;
+            Ok(None)
+        })
     }
 
     fn screenshot(&mut self, id: u64) -> Option<End> {

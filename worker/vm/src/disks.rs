@@ -1,5 +1,6 @@
 //! Disk images: opened from descriptors on the I/O thread, handed to the machine as disks for any thread.
 
+use crate::merge::{self, Answers};
 use anyhow::{Context, Result};
 use bulkhead_block_io::{Cache, DiskHandle, Holder, IoContext, IoMode, IoRemote, IoSeed, OpenOptions};
 use bulkhead_chain::{ChainBuilder, Strictness};
@@ -11,9 +12,10 @@ use bulkhead_machine::Resources;
 use bulkhead_qos::{Balance, Limits, Qos};
 use bulkhead_vhdx::NewGuid;
 use bulkhead_vm_description::Medium;
-use bulkhead_worker_protocol::resource;
+use bulkhead_worker_protocol::{DiskStats, resource};
 use crossbeam_channel::{Sender, bounded};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
 use std::ops::Range;
@@ -24,8 +26,8 @@ use std::thread::JoinHandle;
 use uuid::Uuid;
 
 thread_local! {
-    /// The disks of the I/O thread.
-    static DISKS: RefCell<Vec<Rc<DiskInUse>>> = const { RefCell::new(Vec::new()) };
+    /// The disks of the I/O thread, with their names.
+    static DISKS: RefCell<Vec<(String, Rc<DiskInUse>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The I/O thread of a VM.
@@ -40,6 +42,8 @@ pub struct DiskFiles {
     image: File,
     /// Of its chain, nearest first.
     parents: Vec<File>,
+    /// The first of them is open for writing: the disk is going to be merged into it.
+    merges: bool,
     tracking: Option<File>,
 }
 
@@ -53,8 +57,11 @@ impl DiskFiles {
             |name: &str| resources.take_file(name).with_context(|| format!("the file {name} was not passed"));
         let image = take(&medium.file)?;
         let tracking = medium.tracking.as_ref().map(|tracking| take(&tracking.file)).transpose()?;
-        let parents = (1..).map_while(|depth| resources.take_file(&resource::parent(&medium.file, depth)));
-        Ok(DiskFiles { image, parents: parents.collect(), tracking })
+        let target = resources.take_file(&resource::merge_target(&medium.file));
+        let merges = target.is_some();
+        let first = 1 + usize::from(merges);
+        let others = (first..).map_while(|depth| resources.take_file(&resource::parent(&medium.file, depth)));
+        Ok(DiskFiles { image, parents: target.into_iter().chain(others).collect(), merges, tracking })
     }
 }
 
@@ -99,7 +106,7 @@ impl IoThread {
         let disk = self.run(move |context| {
             Box::pin(async move {
                 let disk = Rc::new(opening.open(&context, files).await?);
-                DISKS.with_borrow_mut(|disks| disks.push(disk.clone()));
+                DISKS.with_borrow_mut(|disks| disks.push((opening.medium.file.clone(), disk.clone())));
                 Ok(context.attach(disk.node().clone()))
             })
         })??;
@@ -114,12 +121,61 @@ impl IoThread {
         self.each(|disk| Box::pin(async move { disk.node().run(Request::Flush).await.result }))
     }
 
+    /// Merges the top of a disk into its parent. It has begun when this returns.
+    ///
+    /// # Errors
+    /// No such disk, or those of [`merge::begin`].
+    pub fn merge(&self, disk: &str, listener: merge::Listener) -> Result<(), DiskError> {
+        let disk = disk.to_owned();
+        self.run(move |context| {
+            Box::pin(async move {
+                let found = DISKS.with_borrow(|disks| disks.iter().find(|(name, _)| *name == disk).cloned());
+                let Some(stack) = found.and_then(|(_, found)| found.stack().cloned()) else {
+                    let reason = "the VM has no such disk";
+                    return Err(DiskError::new(ErrorKind::NotFound, "merge", reason).with_path(disk));
+                };
+                context.spawn(merge::begin(disk, stack, listener)?);
+                Ok(())
+            })
+        })?
+    }
+
+    /// Ends merges; their disks stay as they were.
+    pub fn cancel_merges(&self) {
+        self.remote.call(|_| merge::cancel_all());
+    }
+
+    /// Where answers to merges go.
+    pub fn answer_merges(&self, answers: &Answers) {
+        answers.go_to(self.remote.clone());
+    }
+
     /// Makes everything durable and leaves cleanly closed images; nothing may run afterwards.
     ///
     /// # Errors
     /// The first failure; the other disks are closed all the same.
     pub fn close(&self) -> Result<(), DiskError> {
         self.each(|disk| Box::pin(async move { disk.close().await }))
+    }
+
+    /// Counters of every disk so far.
+    pub fn stats(&self) -> BTreeMap<String, DiskStats> {
+        let counted = self.run(|_| {
+            let count = |(name, disk): &(String, Rc<DiskInUse>)| {
+                let counters = disk.counters()?;
+                let stats = DiskStats {
+                    depth: counters.depth as u64,
+                    reads: counters.reads,
+                    writes: counters.writes,
+                    metadata_reads: counters.metadata.reads,
+                    metadata_hits: counters.metadata.hits,
+                };
+                Some((name.clone(), stats))
+            };
+            Box::pin(async move { DISKS.with_borrow(|disks| disks.iter().filter_map(count).collect()) })
+        });
+        // A thread that has ended has told why.
+        counted.unwrap_or_default()
     }
 
     /// Does something with every disk.
@@ -130,7 +186,7 @@ impl IoThread {
         self.run(move |_| {
             Box::pin(async move {
                 let mut result = Ok(());
-                for disk in DISKS.with_borrow(Vec::clone) {
+                for (_, disk) in DISKS.with_borrow(Vec::clone) {
                     let done = work(disk).await;
                     result = result.and(done);
                 }
@@ -191,7 +247,8 @@ impl Opening {
             let mut chain = ChainBuilder::new(Strictness::default());
             chain.push(open_layer(image, format, new_guid()).await?)?;
             for (depth, parent) in (1..).zip(files.parents) {
-                let file = host_file(parent, resource::parent(name, depth), true)?;
+                let read_only = depth > 1 || !files.merges;
+                let file = host_file(parent, resource::parent(name, depth), read_only)?;
                 chain.push(open_layer(file, format, new_guid()).await?)?;
             }
             DiskInUse::chain(chain.finish()?)

@@ -8,6 +8,7 @@ mod disks;
 mod engine;
 mod executor;
 mod media;
+mod merge;
 mod power;
 mod save;
 mod serial;

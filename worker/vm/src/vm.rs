@@ -175,6 +175,8 @@ impl Vm {
     /// # Errors
     /// A file cannot be written; the VM is still whole.
     pub fn save(&mut self) -> Result<()> {
+        // A saved VM names its disks.
+        self.io.cancel_merges();
         self.pause();
         self.io.flush().context("cannot flush the disks")?;
         let states = self.executor.states()?;
@@ -199,11 +201,12 @@ impl Vm {
     /// Counters so far.
     pub fn stats(&mut self) -> Stats {
         let vps = self.executor.stats();
-        self.meter.read(&self.machine, &vps, &self.reactor)
+        Stats { disks: self.io.stats(), ..self.meter.read(&self.machine, &vps, &self.reactor) }
     }
 
     /// Ends it: what the guest has written to serial ports and disks is brought home. Returns its counters.
     pub fn end(mut self) -> (Stats, Result<()>) {
+        self.io.cancel_merges();
         self.pause();
         let stats = self.stats();
         for port in &self.serial {

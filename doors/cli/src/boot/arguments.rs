@@ -43,7 +43,7 @@ pub struct Arguments {
     /// Where to boot from first: disk, cd, floppy
     #[arg(long, value_name = "SOURCE")]
     pub boot: Option<String>,
-    /// A hard disk: [ide:|scsi:]PATH[,format=vhdx][,ro][,max-iops=N][,max-bandwidth=SIZE][,track=FILE[,bitmap=NAME]…]
+    /// A hard disk: [ide:|scsi:]PATH[,format=vhdx][,ro][,max-iops=N][,max-bandwidth=SIZE][,track=FILE[,bitmap=NAME]…][,merge]
     #[arg(long, value_name = "DISK")]
     pub disk: Vec<String>,
     /// A CD or DVD in a drive of its own
@@ -94,6 +94,18 @@ pub struct Arguments {
     pub resume: Option<PathBuf>,
 }
 
+impl Arguments {
+    /// The disks, as far as they can be understood.
+    pub fn disks(&self) -> impl Iterator<Item = Result<DiskArgument, String>> + '_ {
+        self.disk.iter().map(|text| text.parse())
+    }
+
+    /// Files of the disks that are merged into their parents.
+    pub fn merges(&self) -> impl Iterator<Item = String> + '_ {
+        self.disks().flatten().filter(|disk| disk.merge).map(|disk| disk.medium.file)
+    }
+}
+
 /// `[ide:|scsi:]PATH` and options behind commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskArgument {
@@ -101,6 +113,8 @@ pub struct DiskArgument {
     pub bus: String,
     /// The image and how it is used.
     pub medium: Medium,
+    /// It is merged into its parent while the VM runs.
+    pub merge: bool,
 }
 
 impl std::str::FromStr for DiskArgument {
@@ -112,13 +126,14 @@ impl std::str::FromStr for DiskArgument {
             _ => ("ide", text),
         };
         let mut medium = Medium::default();
-        let mut bitmaps = Vec::new();
+        let (mut bitmaps, mut merge) = (Vec::new(), false);
         // Options stand at the end, so that a path may contain commas.
         let mut path = rest;
         while let Some((front, option)) = path.rsplit_once(',') {
             let wrong = |error: &dyn std::fmt::Display| format!("--disk {text}: {option}: {error}");
             match option.split_once('=') {
                 _ if option == "ro" => medium.read_only = true,
+                _ if option == "merge" => merge = true,
                 Some(("format", format)) => medium.format = Some(format.parse()?),
                 Some(("max-iops", number)) => {
                     medium.limits.max_iops = Some(number.parse().map_err(|error: ParseIntError| wrong(&error))?);
@@ -144,8 +159,11 @@ impl std::str::FromStr for DiskArgument {
             }
             None => {}
         }
+        if merge && medium.read_only {
+            return Err(format!("--disk {text}: ro and merge exclude each other: a merged disk goes on in its parent"));
+        }
         medium.file = path.into();
-        Ok(DiskArgument { bus: bus.into(), medium })
+        Ok(DiskArgument { bus: bus.into(), medium, merge })
     }
 }
 
@@ -174,6 +192,7 @@ mod tests {
             ("a,max-iops=many", "max-iops=many"),
             ("a,max-bandwidth=-1", "max-bandwidth=-1"),
             ("a,bitmap=one", "needs track="),
+            ("a.avhd,ro,merge", "exclude"),
         ] {
             let error = disk(wrong).unwrap_err();
             assert!(error.contains(word), "{wrong}: {error}");

@@ -1,6 +1,6 @@
 //! From arguments to a VM description. What this build lacks is refused here.
 
-use super::arguments::{Arguments, DiskArgument};
+use super::arguments::Arguments;
 use crate::exit::Failure;
 use bulkhead_ids::VmId;
 use bulkhead_vm_description::{
@@ -110,8 +110,8 @@ fn drives(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> 
         Ok::<(), Failure>(())
     };
     let mut scsi_disks = Vec::new();
-    for text in &arguments.disk {
-        let disk: DiskArgument = text.parse().map_err(Failure::Usage)?;
+    for disk in arguments.disks() {
+        let disk = disk.map_err(Failure::Usage)?;
         check_format(&disk.medium)?;
         if disk.bus == "scsi" {
             scsi_disks.push(disk.medium);

@@ -38,19 +38,18 @@ pub fn open(arguments: &Arguments, vm: &VmDescription) -> Result<Vec<Named>, Fai
         }
         None => firmware(&mut files)?,
     }
+    let mut attach = |medium: &Option<Medium>, kind: DriveKind, name: String| {
+        let Some(medium) = medium else { return Ok(()) };
+        let read_only = medium.read_only || kind == DriveKind::Cd;
+        let merges = arguments.merges().any(|file| file == medium.file);
+        disk(medium, &format!("the medium of {name}"), (read_only, merges), &mut files)
+    };
     for drive in &vm.ide {
-        if let Some(medium) = &drive.medium {
-            let what = format!("the medium of {}", drive.name());
-            let read_only = medium.read_only || drive.kind == DriveKind::Cd;
-            disk(medium, &what, read_only, &mut files)?;
-        }
+        attach(&drive.medium, drive.kind, drive.name())?;
     }
     for (number, controller) in vm.scsi.iter().enumerate() {
         for drive in &controller.drives {
-            if let Some(medium) = &drive.medium {
-                let read_only = medium.read_only || drive.kind == DriveKind::Cd;
-                disk(medium, &format!("the medium of {}", drive.name(number)), read_only, &mut files)?;
-            }
+            attach(&drive.medium, drive.kind, drive.name(number))?;
         }
     }
     if let Some(medium) = vm.floppy.as_ref().and_then(|floppy| floppy.medium.as_ref()) {
@@ -108,12 +107,17 @@ fn image(path: &str, what: &str, read_only: bool) -> Result<Named> {
 }
 
 /// A disk with all that belongs to it. An image process says which parents it has: images are not trusted.
-fn disk(medium: &Medium, what: &str, read_only: bool, files: &mut Vec<Named>) -> Result<(), Failure> {
-    if matches!(medium.format(), ImageFormat::Vhd | ImageFormat::Vhdx) {
-        for (depth, path) in chain_of(medium)?.iter().enumerate().skip(1) {
-            let (_, file) = image(path, &format!("parent {depth} of {what}"), true)?;
-            files.push((resource::parent(&medium.file, depth), file));
-        }
+fn disk(medium: &Medium, what: &str, (read_only, merges): (bool, bool), files: &mut Vec<Named>) -> Result<(), Failure> {
+    let has_parents = matches!(medium.format(), ImageFormat::Vhd | ImageFormat::Vhdx);
+    let chain = if has_parents { chain_of(medium)? } else { Vec::new() };
+    if merges && chain.len() < 2 {
+        return Err(Failure::Usage(format!("{} has no parent to merge it into; leave ,merge out", medium.file)));
+    }
+    for (depth, path) in chain.iter().enumerate().skip(1) {
+        let target = merges && depth == 1;
+        let (_, file) = image(path, &format!("parent {depth} of {what}"), !target)?;
+        let name = if target { resource::merge_target(&medium.file) } else { resource::parent(&medium.file, depth) };
+        files.push((name, file));
     }
     if let Some(tracking) = &medium.tracking {
         let file = open_tracking(Path::new(&tracking.file))?;

@@ -3,6 +3,7 @@
 mod arguments;
 mod describe;
 mod files;
+mod merges;
 mod run;
 mod terminal;
 

@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::terminal::RawTerminal;
-use super::{describe, files};
+use super::{describe, files, merges};
 use crate::exit::{self, Failure};
 use crate::worker::{News, Worker};
 use anyhow::{Context, Result, anyhow};
@@ -42,7 +42,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // Raw before the guest can print, so that nothing is typed into a cooked terminal meanwhile.
     let terminal = RawTerminal::enter()?;
     let started = worker.ask(start)?;
-    let end = started.map_err(refusal).and_then(|_| Ok(wait(&mut worker, &signals, arguments)?));
+    let end = started.map_err(refusal).and_then(|_| {
+        for disk in arguments.merges() {
+            merges::begin(&mut worker, disk)?;
+        }
+        Ok(wait(&mut worker, &signals, arguments)?)
+    });
     drop(terminal);
     let end = end?;
     if let Some(file) = stats_file {
@@ -84,6 +89,7 @@ fn wait(worker: &mut Worker, signals: &SignalFd, arguments: &Arguments) -> Resul
         match worker.next()? {
             News::Event(Event::Ended { by, detail, stats }) => return Ok(End { by, detail, stats }),
             News::Event(Event::GuestCrashed { parameters, text }) => report_crash(&parameters, text.as_deref()),
+            News::Event(Event::Merge { disk, news }) => merges::hear(worker, disk, news)?,
             News::Event(_) | News::LateReply => {}
             News::Gone => return Err(worker.gone()),
         }

@@ -29,6 +29,9 @@ pub enum Command {
         /// Mend what can be mended without guessing
         #[arg(long)]
         repair: bool,
+        /// Give up damaged blocks of a VHDX: they read as never written afterwards
+        #[arg(long, requires = "repair")]
+        drop_damaged: bool,
         #[command(flatten)]
         output: Output,
     },

@@ -36,8 +36,8 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
             let found = on_image(&image, true, |image| ImageJob::Info { image, chain })?;
             print::show(&found, output.json, print::info)
         }
-        Command::Check { image, chain, repair, output } => {
-            let found = on_image(&image, !repair, |image| ImageJob::Check { image, repair, chain })?;
+        Command::Check { image, chain, repair, drop_damaged, output } => {
+            let found = on_image(&image, !repair, |image| ImageJob::Check { image, repair, drop_damaged, chain })?;
             let good = found["clean"] == true && found["chain"]["whole"] != false;
             print::show(&found, output.json, print::check)?;
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

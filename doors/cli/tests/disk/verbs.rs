@@ -172,6 +172,33 @@ fn resize_grows_and_shrinks_only_over_nothing() {
     }
 }
 
+/// A block whose table entry is damaged is named, and given up only when that is asked for.
+#[test]
+fn damaged_blocks_of_a_vhdx_are_given_up_on_request_only() {
+    let Some(lab) = Lab::new() else { return };
+    let content = lab.raw("a.img");
+    lab.done(&["convert", "a.img", "a.vhdx", "--block-size", "2M"]);
+    let map = lab.done(&["map", "a.vhdx", "--json"]).json();
+    let block = map["extents"][0]["fileOffset"].as_u64().unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(lab.path("a.vhdx")).unwrap();
+    let mut front = vec![0; block as usize];
+    file.read_exact_at(&mut front, 0).unwrap();
+    // The last one: the log has a copy.
+    let entry = front.chunks(8).rposition(|entry| entry == (block | 6).to_le_bytes()).unwrap() as u64 * 8;
+    // Far behind the end of the file.
+    file.write_all_at(&((1 << 43) | 6u64).to_le_bytes(), entry).unwrap();
+    drop(file);
+    lab.fails(&["check", "a.vhdx"], 1, &["NOT CLEAN", "outside of the file"]);
+    lab.fails(&["check", "a.vhdx", "--repair"], 1, &["NOT CLEAN", "outside of the file"]);
+    lab.fails(&["check", "a.vhdx", "--drop-damaged"], 2, &["--repair"]);
+    lab.done(&["check", "a.vhdx", "--repair", "--drop-damaged"]);
+    lab.done(&["check", "a.vhdx"]);
+    let mut expected = content;
+    expected[..2 << 20].fill(0);
+    std::fs::write(lab.path("b.img"), expected).unwrap();
+    lab.qemu_compares("b.img", "a.vhdx");
+}
+
 #[test]
 fn check_finds_damage_and_repairs_it() {
     let Some(lab) = Lab::new() else { return };
