@@ -194,10 +194,11 @@ impl Translator {
         if dead.generation != self.generation {
             return;
         }
-        for entry in [dead.far, dead.near] {
-            // JMP leave.
+        // Whoever comes by the far entry has not set the code page yet, only the address in RAX.
+        for (entry, way_out) in [(dead.far, self.routines.dispatch), (dead.near, dead.leave)] {
+            // JMP way_out.
             self.arena.write(entry, &[0xe9]);
-            self.point(entry + 1, dead.leave);
+            self.point(entry + 1, way_out);
         }
         for &site in &dead.incoming {
             if let Some(&Site { distance, stub, .. }) = self.sites.get(site as usize) {

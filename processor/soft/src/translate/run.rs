@@ -34,7 +34,12 @@ impl Cpu {
 
     /// Takes instructions out of the budget for translated code to use up.
     pub(super) fn open_slice(&mut self) {
-        let slice = if self.must_stop() { 0 } else { self.budget.clamp(0, SLICE) };
+        // In lockstep translated code runs one block.
+        let slice = if self.must_stop() || self.partition.options.tier == Tier::Lockstep {
+            0
+        } else {
+            self.budget.clamp(0, SLICE)
+        };
         self.budget -= slice;
         self.slice = slice as i32;
     }
