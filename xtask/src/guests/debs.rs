@@ -100,8 +100,39 @@ pub fn find(folder: &Path, prefix: &str) -> Result<PathBuf> {
     }
 }
 
+/// Also unpacked, as `vmlinux`: an ELF file with a PVH entry.
 pub fn cloud_kernel(target: &Path) -> Result<()> {
-    kernel("linux-image-cloud-amd64", target)
+    kernel("linux-image-cloud-amd64", target)?;
+    extract_elf(&target.join("vmlinuz"), &target.join("vmlinux"))
+}
+
+/// Takes the ELF file out of a bzImage (Linux boot protocol 2.08: `payload_offset` and `payload_length`).
+fn extract_elf(image: &Path, target: &Path) -> Result<()> {
+    let bytes = std::fs::read(image).context("cannot read the kernel")?;
+    let number = |at: usize| -> Option<usize> {
+        let field = bytes.get(at..at + 4)?;
+        usize::try_from(u32::from_le_bytes(field.try_into().ok()?)).ok()
+    };
+    let setup_sectors = bytes.get(0x1f1).map_or(4, |count| usize::from(*count).max(1)) + 1;
+    let payload = number(0x248).zip(number(0x24c)).and_then(|(offset, len)| {
+        let start = setup_sectors * 512 + offset;
+        // The last four bytes are the unpacked size.
+        bytes.get(start..(start + len).checked_sub(4)?)
+    });
+    let payload = payload.context("the kernel has no payload")?;
+    let program = match payload {
+        [0xfd, b'7', b'z', ..] => "xz",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        [0x02, 0x21, 0x4c, 0x18, ..] => "lz4",
+        [0x1f, 0x8b, ..] => "gzip",
+        other => bail!("the kernel is packed in an unknown way: it begins with {:02x?}", &other[..4]),
+    };
+    let packed = target.with_extension("packed");
+    std::fs::write(&packed, payload).context("cannot write the packed kernel")?;
+    let input = std::fs::File::open(&packed).context("cannot read the packed kernel")?;
+    let output = std::fs::File::create(target).with_context(|| format!("cannot create {}", target.display()))?;
+    command::run(Command::new(program).arg("-dc").stdin(input).stdout(output))?;
+    std::fs::remove_file(packed).context("cannot remove the packed kernel")
 }
 
 pub fn generic_kernel(target: &Path) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -71,14 +71,51 @@ pub fn media(target: &Path) -> Result<()> {
         std::fs::create_dir_all(tree.join("boot/grub"))?;
         std::fs::write(tree.join("boot/grub/grub.cfg"), menu(name))?;
         std::fs::write(tree.join("label"), format!("LABEL-{name}\n"))?;
-        let mut rescue = Command::new("grub-mkrescue");
-        rescue.args(["-d", MODULES, "--fonts=", "--locales=", "--themes=", "-o"]);
-        rescue.arg(target.join(format!("cd-{name}.iso"))).arg(&tree).stdout(std::io::stderr());
-        command::run(&mut rescue)?;
+        rescue(&target.join(format!("cd-{name}.iso")), &tree)?;
         floppy(target, &tree, name, &menu(name))?;
         std::fs::remove_dir_all(tree)?;
     }
     Ok(())
+}
+
+/// How every menu begins.
+const TERMINALS: &str =
+    "serial --unit=0 --speed=115200\nterminal_input serial console\nterminal_output serial console\nset timeout=0\n";
+
+/// CDs that start something without asking: memtest86+ of both widths, and two kernels for 32-bit processors.
+pub fn cds(target: &Path) -> Result<()> {
+    let memtest = "linux16 /boot/program console=ttyS0,115200 nosmp";
+    for bits in ["ia32", "x64"] {
+        let program = PathBuf::from(format!("/boot/memtest86+{bits}.bin"));
+        cd(&target.join(format!("memtest-{bits}.iso")), memtest, &[(&program, "program")])?;
+    }
+    let linux = "linux /boot/vmlinuz console=ttyS0 quiet panic=-1\ninitrd /boot/initrd";
+    let initrd = super::folder("busybox-i386").join("initrd");
+    for kernel in ["686-pae", "686"] {
+        let vmlinuz = super::folder(&format!("kernel-{kernel}")).join("vmlinuz");
+        let files: [(&Path, &str); 2] = [(&vmlinuz, "vmlinuz"), (&initrd, "initrd")];
+        cd(&target.join(format!("linux-{kernel}.iso")), linux, &files)?;
+    }
+    Ok(())
+}
+
+/// A CD with files in `/boot` that does what `script` says.
+fn cd(path: &Path, script: &str, files: &[(&Path, &str)]) -> Result<()> {
+    let tree = path.with_extension("tree");
+    let boot = tree.join("boot");
+    std::fs::create_dir_all(boot.join("grub"))?;
+    for (file, name) in files {
+        std::fs::copy(file, boot.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    std::fs::write(boot.join("grub/grub.cfg"), format!("{TERMINALS}{script}\nboot\n"))?;
+    rescue(path, &tree)?;
+    std::fs::remove_dir_all(tree).context("cannot remove the tree of a CD")
+}
+
+fn rescue(path: &Path, tree: &Path) -> Result<()> {
+    let mut rescue = Command::new("grub-mkrescue");
+    rescue.args(["-d", MODULES, "--fonts=", "--locales=", "--themes=", "-o"]).arg(path).arg(tree);
+    command::run(rescue.stdout(std::io::stderr()))
 }
 
 /// 1.44 MB with GRUB in its reserved sectors and a FAT file system behind them.

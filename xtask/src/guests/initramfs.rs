@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::debs;
-use crate::command;
+use crate::{command, workspace};
 
 /// What the program set is made of.
 pub const PROGRAMS: &[&str] = &[
@@ -22,7 +22,36 @@ pub const PROGRAMS: &[&str] = &[
     "openssl",
 ];
 
-/// Reads commands from the console, one a line, and says READY after each.
+/// What the programs of the set need beside themselves, where nobody resolves dependencies.
+const LIBRARIES: &[&str] = &[
+    "dash",
+    "sed",
+    "libc6",
+    "libgcc-s1",
+    "libstdc++6",
+    "zlib1g",
+    "liblzma5",
+    "libzstd1",
+    "liblz4-1",
+    "libssl3",
+    "libsqlite3-0",
+    "libreadline8",
+    "libtinfo6",
+    "libgmp10",
+    "libmpfr6",
+    "libmpc3",
+    "libisl23",
+    "libcrypt1",
+    "libacl1",
+    "libattr1",
+    "libselinux1",
+    "libpcre2-8-0",
+    "libexpat1",
+    "python3.11-minimal",
+    "libpython3.11-minimal",
+];
+
+/// Reads commands from the console, one a line, and says READY after each. `run=COMMAND` on the kernel's command line is the first.
 const INIT: &str = "#!/bin/busybox sh
 export PATH=/bin:/usr/bin
 /bin/busybox mkdir -p /dev /proc /sys /tmp
@@ -30,14 +59,16 @@ export PATH=/bin:/usr/bin
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
 echo FIRST-PROCESS
-while read line; do
-  case \"$line\" in
+execute() {
+  case \"$1\" in
     off) /bin/busybox poweroff -f ;;
     reboot) /bin/busybox reboot -f ;;
-    *) eval \"$line\" ;;
+    *) eval \"$1\" ;;
   esac
   echo READY
-done
+}
+[ -z \"$run\" ] || execute \"$run\"
+while read line; do execute \"$line\"; done
 ";
 
 /// The program set: prints a digest per program, the same everywhere. Runs natively too, in a chroot.
@@ -45,7 +76,7 @@ const PROGRAM_SET: &str = "#!/bin/sh
 export LC_ALL=C PATH=/usr/bin:/bin PYTHONHASHSEED=0
 cd /tmp || exit 1
 say() { echo \"$1 $(sha256sum | cut -c1-64)\"; }
-cc1=$(ls /usr/lib/gcc/x86_64-linux-gnu/*/cc1)
+cc1=$(ls /usr/lib/gcc/*/*/cc1)
 head -c 3800000 $cc1 > data
 i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo $i | say shell-loop
 i=0; while [ $i -lt 50 ]; do /bin/busybox true; i=$((i+1)); done; echo $i | say fork-exec
@@ -65,6 +96,16 @@ $cc1 -quiet -O2 p.c -o p.s && say cc1 < p.s
 head -c 2000000 data | openssl dgst -sha512 | say openssl-sha512
 head -c 2000000 data | openssl enc -aes-128-ctr -K 00112233445566778899aabbccddeeff -iv 0 2>/dev/null | say openssl-aes
 echo PROGRAMS-DONE
+";
+
+/// Rates of single kinds of instructions, as `rate NAME NUMBER`: larger is faster.
+const MICRO_SET: &str = "#!/bin/sh
+/micro
+speed() { openssl speed -mr -seconds 1 -bytes 8192 \"$@\" 2>/dev/null; }
+speed -evp sha256 | sed -n 's/^+F:.*:/rate openssl-sha256 /p'
+speed -evp aes-128-gcm | sed -n 's/^+F:.*:/rate openssl-aes-128-gcm /p'
+speed rsa2048 | sed -n 's/^+F2:.*:2048:\\(.*\\):.*/rate openssl-rsa-2048-sign \\1/p'
+echo MICRO-DONE
 ";
 
 pub fn busybox(target: &Path) -> Result<()> {
@@ -96,18 +137,44 @@ pub fn programs(target: &Path) -> Result<()> {
     mmdebstrap.args(["--quiet", "--variant=extract", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"]);
     mmdebstrap.arg(format!("--include={},libc-bin,base-files,dash,sed", PROGRAMS.join(",")));
     command::run(mmdebstrap.arg("bookworm").arg(&root))?;
+    let source = workspace::root().join("guests/bench/micro.c");
+    let mut gcc = Command::new("gcc");
+    command::run(gcc.args(["-O3", "-static", "-Wall", "-Wextra", "-o"]).arg(root.join("micro")).arg(source))?;
+    write_program(&root.join("micro-set"), MICRO_SET)?;
+    finish_programs(&root, target)
+}
+
+/// The same for 32-bit processors, package by package: the host's own package sources may have no i386.
+pub fn programs_i386(target: &Path) -> Result<()> {
+    let root = target.join("root");
+    for package in PROGRAMS.iter().chain(LIBRARIES) {
+        debs::unpack(&format!("{package}:i386"), &root)?;
+    }
+    // One folder of programs, as in the tree that mmdebstrap merges.
+    for entry in std::fs::read_dir(root.join("bin")).context("there are no programs")?.flatten() {
+        let link = root.join("usr/bin").join(entry.file_name());
+        if link.symlink_metadata().is_err() {
+            std::os::unix::fs::symlink(Path::new("/bin").join(entry.file_name()), link)?;
+        }
+    }
+    finish_programs(&root, target)
+}
+
+fn finish_programs(root: &Path, target: &Path) -> Result<()> {
     for waste in ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/lib/apt", "var/cache"] {
         let _ = std::fs::remove_dir_all(root.join(waste));
     }
     for folder in ["dev", "proc", "sys", "tmp"] {
         std::fs::create_dir_all(root.join(folder))?;
     }
-    if !root.join("bin/sh").exists() {
-        std::os::unix::fs::symlink("dash", root.join("usr/bin/sh"))?;
+    for (link, program) in [("sh", "dash"), ("python3", "python3.11")] {
+        if !root.join("bin").join(link).exists() && !root.join("usr/bin").join(link).exists() {
+            std::os::unix::fs::symlink(program, root.join("bin").join(link))?;
+        }
     }
     write_program(&root.join("init"), INIT)?;
     write_program(&root.join("programs"), PROGRAM_SET)?;
-    pack(&root, &target.join("initrd"))
+    pack(root, &target.join("initrd"))
 }
 
 pub(super) fn write_program(path: &Path, text: &str) -> Result<()> {

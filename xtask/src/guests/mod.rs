@@ -3,11 +3,13 @@
 //! A recipe makes one folder. It is made again when the recipe or a package that it is made of has another version: both stand
 //! in the folder's stamp. Nothing needs root but the Debian disk (`debian`), whose files must belong to root.
 
+mod bare;
 mod debs;
 mod disk;
 mod grub;
 mod initramfs;
 mod services;
+mod storage;
 
 use std::path::{Path, PathBuf};
 
@@ -23,22 +25,42 @@ struct Recipe {
     version: u32,
     /// Packages whose versions matter.
     packages: &'static [&'static str],
+    /// Guests in front of it that it is made of.
+    needs: &'static [&'static str],
     /// Fills the folder.
     make: fn(&Path) -> Result<()>,
 }
 
+/// A recipe that needs no other guest.
+const fn recipe(
+    name: &'static str,
+    version: u32,
+    packages: &'static [&'static str],
+    make: fn(&Path) -> Result<()>,
+) -> Recipe {
+    Recipe { name, version, packages, needs: &[], make }
+}
+
 /// All guests.
 const RECIPES: &[Recipe] = &[
-    Recipe { name: "kernel-cloud", version: 1, packages: &["linux-image-cloud-amd64"], make: debs::cloud_kernel },
-    Recipe { name: "kernel-generic", version: 1, packages: &["linux-image-amd64"], make: debs::generic_kernel },
-    Recipe { name: "kernel-686-pae", version: 1, packages: &["linux-image-686-pae:i386"], make: debs::pae_kernel },
-    Recipe { name: "kernel-686", version: 1, packages: &["linux-image-686:i386"], make: debs::i386_kernel },
-    Recipe { name: "busybox", version: 1, packages: &["busybox-static"], make: initramfs::busybox },
-    Recipe { name: "busybox-i386", version: 1, packages: &["busybox-static:i386"], make: initramfs::busybox_i386 },
-    Recipe { name: "programs", version: 2, packages: initramfs::PROGRAMS, make: initramfs::programs },
-    Recipe { name: "services", version: 1, packages: services::PACKAGES, make: services::make },
-    Recipe { name: "debian", version: 1, packages: &["linux-image-amd64", "systemd"], make: disk::debian },
-    Recipe { name: "grub-media", version: 1, packages: &["grub-pc-bin"], make: grub::media },
+    recipe("kernel-cloud", 2, &["linux-image-cloud-amd64"], debs::cloud_kernel),
+    recipe("kernel-generic", 1, &["linux-image-amd64"], debs::generic_kernel),
+    recipe("kernel-686-pae", 1, &["linux-image-686-pae:i386"], debs::pae_kernel),
+    recipe("kernel-686", 1, &["linux-image-686:i386"], debs::i386_kernel),
+    recipe("busybox", 2, &["busybox-static"], initramfs::busybox),
+    recipe("busybox-i386", 2, &["busybox-static:i386"], initramfs::busybox_i386),
+    recipe("programs", 3, initramfs::PROGRAMS, initramfs::programs),
+    recipe("programs-i386", 1, initramfs::PROGRAMS, initramfs::programs_i386),
+    recipe("services", 2, services::PACKAGES, services::make),
+    recipe("storage", 1, storage::PACKAGES, storage::amd64),
+    recipe("storage-i386", 1, storage::PACKAGES_I386, storage::i386),
+    recipe("debian", 1, &["linux-image-amd64", "systemd"], disk::debian),
+    recipe("grub-media", 1, &["grub-pc-bin"], grub::media),
+    Recipe {
+        needs: &["kernel-686-pae", "kernel-686", "busybox-i386"],
+        ..recipe("boot-cds", 1, &["grub-pc-bin", "memtest86+"], grub::cds)
+    },
+    recipe("bare", 2, &["gcc"], bare::programs),
 ];
 
 /// Where the guest `name` is.
@@ -53,8 +75,14 @@ pub fn run(names: &[String]) -> Result<()> {
         bail!("there is no guest {wrong}; the guests are: {}", all());
     }
     debs::update_lists()?;
+    let needed: Vec<&str> = RECIPES
+        .iter()
+        .filter(|recipe| names.iter().any(|name| name == recipe.name))
+        .flat_map(|recipe| recipe.needs.iter().copied())
+        .collect();
     for recipe in RECIPES {
-        if names.is_empty() || names.iter().any(|name| name == recipe.name) {
+        let wanted = names.iter().any(|name| name == recipe.name) || needed.contains(&recipe.name);
+        if names.is_empty() || wanted {
             make(recipe)?;
         }
     }

@@ -19,6 +19,7 @@ const MODULES: &[&str] = &[
     "hv_balloon",
     "hv_storvsc",
     "hv_netvsc",
+    "tulip",
     "hv_sock",
     "hyperv-keyboard",
     "hid-hyperv",
@@ -74,7 +75,7 @@ pub fn make(target: &Path) -> Result<()> {
         let _ = std::fs::remove_dir_all(root.join(waste));
     }
     let _ = std::fs::remove_dir_all(root.join("var/cache"));
-    copy_modules(&kernel, &root)?;
+    copy_modules(&kernel, &root, MODULES)?;
     initramfs::write_program(&root.join("init"), INIT)?;
     initramfs::write_program(&root.join("usr/sbin/poweroff"), POWEROFF)?;
     initramfs::pack(&root, &target.join("initrd"))?;
@@ -85,7 +86,7 @@ pub fn make(target: &Path) -> Result<()> {
 }
 
 /// Copies the modules and all that they depend on, and writes their index.
-fn copy_modules(kernel: &Path, root: &Path) -> Result<()> {
+pub(super) fn copy_modules(kernel: &Path, root: &Path, modules: &[&str]) -> Result<()> {
     let all = debs::find(&kernel.join("lib/modules"), "")?;
     let version = all.file_name().context("a kernel has a version")?;
     index(kernel, version)?;
@@ -93,7 +94,7 @@ fn copy_modules(kernel: &Path, root: &Path) -> Result<()> {
     let lines: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
     let named = |path: &str, name: &str| path.rsplit('/').next() == Some(&format!("{name}.ko"));
     let mut wanted = BTreeSet::new();
-    for name in MODULES {
+    for name in modules {
         let found = lines.iter().find(|(path, _)| named(path, name));
         let (path, depends) = found.with_context(|| format!("the kernel has no module {name}"))?;
         wanted.insert(*path);

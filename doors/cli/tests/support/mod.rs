@@ -32,6 +32,16 @@ pub fn guest_file(path: &str) -> Option<PathBuf> {
     Some(file)
 }
 
+/// Whether `cargo xtask test --long` runs this.
+pub fn is_long() -> bool {
+    std::env::var_os("BULKHEAD_LONG").is_some()
+}
+
+/// The content of a stats file.
+pub fn stats(file: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
 /// A running guest.
 pub struct Guest {
     child: Child,
@@ -46,8 +56,16 @@ pub struct Guest {
 impl Guest {
     /// Starts `bulkhead boot` with these arguments.
     pub fn boot<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Guest {
+        Guest::boot_with_errors(arguments, Stdio::inherit())
+    }
+
+    /// As [`Guest::boot`], with what is meant for people written to `errors`.
+    pub fn boot_with_errors<S: AsRef<std::ffi::OsStr>>(
+        arguments: impl IntoIterator<Item = S>,
+        errors: impl Into<Stdio>,
+    ) -> Guest {
         let mut command = bulkhead();
-        command.arg("boot").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg("boot").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().unwrap();
         let (input, mut console) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sender, output) = channel();
@@ -64,18 +82,50 @@ impl Guest {
 
     /// Waits until the guest has printed `wanted` behind what was waited for before.
     pub fn expect(&mut self, wanted: &str, seconds: u64) {
+        assert!(self.sees(wanted, seconds), "no {wanted:?} in {seconds} s; the guest printed:\n{}", self.tail());
+    }
+
+    /// Whether the guest prints `wanted` in time.
+    pub fn sees(&mut self, wanted: &str, seconds: u64) -> bool {
         let end = Instant::now() + Duration::from_secs(seconds);
         loop {
             if let Some(at) = self.text[self.seen..].find(wanted) {
                 self.seen += at + wanted.len();
-                return;
+                return true;
             }
             match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.text.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("no {wanted:?} in {seconds} s; the guest printed:\n{}", self.tail())
-                }
+                Err(RecvTimeoutError::Timeout) => return false,
                 Err(RecvTimeoutError::Disconnected) => panic!("the VM ended before {wanted:?}:\n{}", self.tail()),
+            }
+        }
+    }
+
+    /// Waits until the terminal shows what is wanted, and returns what it shows then.
+    pub fn expect_screen(&mut self, seconds: u64, wanted: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let mut screen = Screen::default();
+        loop {
+            screen.print(&self.text[self.seen..]);
+            self.seen = self.text.len();
+            let shown = screen.text();
+            if wanted(&shown) {
+                return shown;
+            }
+            match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.text.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => panic!("{error} after {seconds} s at most; the terminal shows:\n{shown}"),
+            }
+        }
+    }
+
+    /// Whether the VM ends in time without being asked.
+    pub fn ends_by_itself(&mut self, seconds: u64) -> bool {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            match self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.text.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => return error == RecvTimeoutError::Disconnected,
             }
         }
     }
@@ -134,5 +184,53 @@ impl Drop for Guest {
         // A failed test leaves no VM behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A terminal that understands as much as is needed to see where programs put their text.
+#[derive(Default)]
+struct Screen {
+    rows: Vec<Vec<char>>,
+    row: usize,
+    column: usize,
+    /// An escape sequence whose end has not come yet.
+    escape: Option<String>,
+}
+
+impl Screen {
+    fn print(&mut self, text: &str) {
+        for c in text.chars() {
+            match (self.escape.take(), c) {
+                (None, '\x1b') => self.escape = Some(String::new()),
+                (None, '\r') => self.column = 0,
+                (None, '\n') => self.row += 1,
+                (None, c) => self.put(c),
+                (Some(sequence), c @ ('[' | '?' | ';' | '0'..='9')) => self.escape = Some(sequence + &c.to_string()),
+                (Some(sequence), 'H') => {
+                    let mut numbers = sequence.trim_start_matches('[').split(';').map(|word| word.parse().unwrap_or(1));
+                    let mut next = || numbers.next().unwrap_or(1usize).clamp(1, 200) - 1;
+                    (self.row, self.column) = (next(), next());
+                }
+                (Some(_), 'J') => self.rows.clear(),
+                (Some(_), _) => {}
+            }
+        }
+    }
+
+    fn put(&mut self, c: char) {
+        let (row, column) = (self.row.min(199), self.column.min(199));
+        if self.rows.len() <= row {
+            self.rows.resize(row + 1, Vec::new());
+        }
+        let line = &mut self.rows[row];
+        if line.len() <= column {
+            line.resize(column + 1, ' ');
+        }
+        line[column] = c;
+        self.column = column + 1;
+    }
+
+    fn text(&self) -> String {
+        self.rows.iter().map(|row| row.iter().collect::<String>() + "\n").collect()
     }
 }
