@@ -50,7 +50,7 @@ fn vlans_are_kept_apart_on_a_trunk_between_two_hosts() {
             assert!(there[other].receive_within(20).is_none(), "nobody else on the other host");
         }
     }
-    let tags = capture.stop(&["vlan.id"], "vlan");
+    let tags = capture.stop(&["vlan.id"], "vlan", 6);
     let count = |id: &str| tags.iter().filter(|tag| tag.as_str() == id).count();
     assert_eq!((count("5"), count("10"), count("20")), (2, 2, 2), "{tags:?}");
 }
@@ -146,4 +146,108 @@ fn a_team_survives_the_loss_of_a_link() {
     assert!(lost.as_millis() < 1000, "{lost:?} without a link");
     let Answer::Switches(all) = switch.client().ask(Request::Switches).unwrap() else { panic!() };
     assert_eq!(all[0].active_uplink.as_deref(), Some("nic1"));
+}
+
+#[test]
+fn tcp_between_two_hosts_survives_the_death_of_the_switch() {
+    if !root_and_tools(&["ip", "iperf3"]) {
+        return;
+    }
+    let (host, net) = (Namespace::new("kill"), Namespace::new("killnet"));
+    let _wire = Veth::between(&host, "nic", &net, "peer");
+    net.run("ip", &["address", "add", "10.79.0.2/24", "dev", "peer"]);
+    let mut switch = Switch::start_with_helper(&host);
+    let mut definition = external("lan", &["nic"]);
+    definition.host = Some(HostPort { address: Some("10.79.0.1/24".into()), vlan: 0, interface: Some("lan0".into()) });
+    let definition = Box::new(definition);
+    let refused =
+        switch.client().ask(Request::CreateSwitch { definition: definition.clone(), force: false }).unwrap_err();
+    assert_eq!(refused.kind, ProblemKind::Refused, "sharing may cut the connection");
+    switch.client().ask(Request::CreateSwitch { definition, force: true }).unwrap();
+    let mut server = net.command("iperf3").args(["-s", "-1"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    wait_until("the server", || net.run("ss", &["-ltn"]).contains(":5201"));
+    let mut client = host.command("iperf3");
+    client.args(["-c", "10.79.0.2", "-t", "4", "-i", "1", "-J"]);
+    let client = client.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    switch.kill_and_restart();
+    let output = client.wait_with_output().unwrap();
+    server.wait().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rates: Vec<f64> = report["intervals"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|interval| interval["sum"]["bits_per_second"].as_f64().unwrap())
+        .collect();
+    eprintln!("Mbit/s in each second: {:?}", rates.iter().map(|rate| (rate / 1e6) as u64).collect::<Vec<_>>());
+    assert!(rates[0] > 0.0 && *rates.last().unwrap() > 0.0, "{rates:?} {}", report["error"]);
+    assert!(report["error"].is_null(), "{}", report["error"]);
+}
+
+/// Bits per second that each sender gets through an uplink, over two seconds.
+fn compete(bandwidth: Option<u64>, settings: &[PortSettings]) -> Option<Vec<f64>> {
+    if !root_and_tools(&["ip"]) {
+        return None;
+    }
+    let (host, net) = (Namespace::new("qos"), Namespace::new("qosnet"));
+    let _wire = Veth::between(&host, "nic", &net, "peer");
+    let switch = Switch::start_with_helper(&host);
+    let mut definition = external("lan", &["nic"]);
+    definition.bandwidth = bandwidth;
+    switch.client().create_switch(definition).unwrap();
+    let nics: Vec<_> = settings.iter().map(|settings| switch.plug("lan", settings.clone())).collect();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let senders: Vec<_> = nics
+        .into_iter()
+        .map(|mut nic| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                let frame = nic.frame(MacAddress([2, 9, 9, 9, 9, 9]), &[0; 1400]);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    if !nic.port.ring.tx.send(&Default::default(), &[&frame]).unwrap()
+                        && nic.port.ring.tx.wait_for_room().unwrap()
+                    {
+                        support::wait(&nic.port.ring, 100);
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut client = switch.client();
+    let mut sent = || settings.iter().map(|settings| client.port(&settings.name).sent.bytes).collect::<Vec<_>>();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let (before, start) = (sent(), std::time::Instant::now());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (after, seconds) = (sent(), start.elapsed().as_secs_f64());
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    Some(before.iter().zip(after).map(|(before, after)| (after - before) as f64 * 8.0 / seconds).collect())
+}
+
+/// Competes until the rates are as they should be, three times at most: a busy machine cannot always send as much as is allowed.
+fn compete_until(bandwidth: Option<u64>, settings: &[PortSettings], right: impl Fn(&[f64]) -> bool) {
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let Some(rates) = compete(bandwidth, settings) else { return };
+        if right(&rates) {
+            return;
+        }
+        all.push(rates);
+    }
+    panic!("{all:?}");
+}
+
+#[test]
+fn a_limit_of_500_megabits_gives_450_to_500() {
+    let limited = [PortSettings { max_bandwidth: Some(500_000_000), ..named("a") }];
+    compete_until(None, &limited, |rates| (450e6..=505e6).contains(&rates[0]));
+}
+
+#[test]
+fn weights_of_one_and_three_share_a_way_out_like_that() {
+    let weighted = |name, weight| PortSettings { weight: Some(weight), ..named(name) };
+    compete_until(Some(400_000_000), &[weighted("a", 100), weighted("b", 300)], |rates| {
+        (2.7..3.3).contains(&(rates[1] / rates[0])) && (360e6..=410e6).contains(&(rates[0] + rates[1]))
+    });
 }

@@ -181,3 +181,76 @@ fn a_port_that_never_drains_slows_only_itself() {
     assert!(client.drops("b", "receiver_full") > 18_000);
     assert_eq!(client.drops("c", "receiver_full"), 0);
 }
+
+#[test]
+fn what_passes_a_port_is_captured_and_mirrored() {
+    use std::os::fd::AsFd;
+    let switch = Switch::start();
+    let mut client = private(&switch);
+    let mirrored = |name, mirror| PortSettings { mirror, vlan: VlanSettings::Access(9), ..named(name) };
+    let mut a = switch.plug("lab", mirrored("a", MirrorName::Source));
+    let mut b = switch.plug("lab", mirrored("b", MirrorName::None));
+    let mut watcher = switch.plug("lab", PortSettings { mirror: MirrorName::Destination, ..named("watcher") });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let request = Request::Capture { port: "a".into(), snap: 65_535 };
+    client.ask_with(request, &[file.as_file().as_fd()]).unwrap();
+    let (there, back) = (a.frame(b.mac, &[1; 50]), b.frame(a.mac, &[2; 1000]));
+    a.send(&there);
+    assert_eq!(b.receive().unwrap().0, there);
+    b.send(&back);
+    assert_eq!(a.receive().unwrap().0, back);
+    let copies = [watcher.receive().unwrap(), watcher.receive().unwrap()];
+    assert_eq!([&copies[0].0, &copies[1].0], [&there, &back]);
+    assert_eq!(copies[0].1.vlan.map(|tag| tag.id()), Some(9), "a copy shows its VLAN");
+    client.ask(Request::StopCapture { port: "a".into() }).unwrap();
+    wait_until("the capture", || file.path().metadata().unwrap().len() > 1100);
+    let tshark = std::process::Command::new("tshark")
+        .arg("-r")
+        .arg(file.path())
+        .args([
+            "-T",
+            "fields",
+            "-e",
+            "eth.src",
+            "-e",
+            "vlan.id",
+            "-e",
+            "frame.len",
+            "-e",
+            "frame.packet_flags_direction",
+        ])
+        .output();
+    let Ok(output) = tshark else {
+        eprintln!("skipped: tshark is not installed");
+        return;
+    };
+    let colons = |mac: MacAddress| mac.to_string().replace('-', ":").to_lowercase();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = said.lines().map(|line| line.split('\t').collect::<Vec<_>>()).collect();
+    assert_eq!(lines[0][..2], [&colons(a.mac)[..], ""], "what a port sends has no tag yet: {said}");
+    assert_eq!(lines[1][..3], [&colons(b.mac)[..], "", "1014"], "{said}");
+}
+
+#[test]
+fn two_nics_share_an_address_only_if_they_may_spoof() {
+    let switch = Switch::start();
+    let mut client = private(&switch);
+    let balanced = |name| PortSettings { mac_spoofing: true, ..named(name) };
+    let (mut a, mut b) = (switch.plug("lab", balanced("a")), switch.plug("lab", balanced("b")));
+    let mut other = switch.plug("lab", named("other"));
+    let cluster = MacAddress([0x02, 0xBF, 10, 0, 0, 100]);
+    let from_cluster = [&other.mac.0[..], &cluster.0, &[0x88, 0xB5], &[0; 46]].concat();
+    for nic in [&mut a, &mut b] {
+        nic.send(&from_cluster);
+        assert!(other.receive().is_some());
+    }
+    let to_cluster = other.frame(cluster, b"a request");
+    other.send(&to_cluster);
+    assert_eq!((a.receive().unwrap().0, b.receive().unwrap().0), (to_cluster.clone(), to_cluster.clone()));
+    // Now one of them may no longer.
+    client.ask(Request::SetPort { port: "b".into(), settings: Box::new(named("b")) }).unwrap();
+    b.send(&from_cluster);
+    wait_until("the drop", || client.drops("b", "spoofed_mac") == 1);
+    other.send(&to_cluster);
+    assert!(a.receive().is_some() && b.receive_within(50).is_none());
+}

@@ -56,9 +56,10 @@ struct Port {
 
 impl Port {
     fn new(policy: Policy, counters: Counters, now: u64) -> Port {
+        // Bursts of 20 ms: as long as a busy host may keep the switch from running without its taking away what was granted.
         let shaper = |bits: u64| {
             let bytes = bits / 8;
-            TokenBucket::new(bytes, (bytes / 500).max(MAX_FRAME as u64), now)
+            TokenBucket::new(bytes, (bytes / 50).max(MAX_FRAME as u64), now)
         };
         let trunk_guest = policy.kind == PortKind::Guest && matches!(policy.vlan, VlanMode::Trunk { .. });
         Port {
@@ -281,7 +282,7 @@ impl Switch {
         }
     }
 
-    /// Finds the receivers. Whether there is exactly one, known one.
+    /// Finds the receivers. Whether there is exactly one.
     #[inline]
     fn deliver(
         &mut self,
@@ -304,7 +305,7 @@ impl Switch {
             }
         }
         self.flood(passing, header, now, out)?;
-        Ok(false)
+        Ok(out.len() == 1)
     }
 
     /// To everybody whom it may concern: groups to all, unknown addresses to where there may be more than one station.

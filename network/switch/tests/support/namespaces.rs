@@ -87,11 +87,16 @@ impl Capture {
         Capture { tshark, file }
     }
 
-    /// The fields of the frames that match, one line per frame.
-    pub fn stop(mut self, fields: &[&str], filter: &str) -> Vec<String> {
+    /// The fields of the frames that match, one line per frame; waits until there are `frames` of them, because tshark writes late.
+    pub fn stop(mut self, fields: &[&str], filter: &str, frames: usize) -> Vec<String> {
+        super::wait_until("the frames in the capture", || self.read(fields, filter).len() >= frames);
         let pid = rustix::process::Pid::from_child(&self.tshark);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         self.tshark.wait().unwrap();
+        self.read(fields, filter)
+    }
+
+    fn read(&self, fields: &[&str], filter: &str) -> Vec<String> {
         let mut command = Command::new("tshark");
         command.arg("-r").arg(self.file.path()).args(["-Y", filter, "-T", "fields"]);
         for field in fields {
