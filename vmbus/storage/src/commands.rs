@@ -52,7 +52,7 @@ impl Controller {
                 if opcode == INQUIRY { give(&absent_inquiry(), &data) } else { Outcome::Refused(srb::INVALID_LUN) };
             return Some(answer);
         };
-        let disk = lun.disk.clone();
+        let (disk, users) = (lun.disk.clone(), lun.users.clone());
         let facts = disk.as_ref().map(|disk| disk.facts());
         let mut step = lun.unit.command(request.cdb(), facts.as_ref());
         if let Step::DataOut(len) = step {
@@ -67,7 +67,9 @@ impl Controller {
             // Parameters are asked for once.
             Step::DataOut(_) => Some(Outcome::Check(Sense::INVALID_OPCODE)),
             Step::Disk(action) => match disk {
-                Some(disk) => self.start_action(Command { index, transaction, request, moved: 0 }, disk, action, data),
+                Some(disk) => {
+                    self.start_action(Command { index, transaction, request, moved: 0, users }, disk, action, data)
+                }
                 None => Some(Outcome::Check(Sense::NO_MEDIUM)),
             },
         }

@@ -2,6 +2,7 @@
 
 use crate::Controller;
 use crate::commands::CHUNK;
+use crate::luns::Users;
 use crate::vstor::{Outcome, Srb, srb_answer};
 use bulkhead_disk::{Buffer, Completion, Disk, Request};
 use bulkhead_guest_log::guest_warn;
@@ -21,6 +22,9 @@ pub(crate) struct Command {
     pub request: Srb,
     /// Bytes that the guest is told were moved.
     pub moved: u32,
+    /// Of the unit.
+    #[allow(dead_code, reason = "it is only there to be dropped")]
+    pub users: Users,
 }
 
 /// Work that takes more than one request to the disk.

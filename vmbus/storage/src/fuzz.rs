@@ -44,7 +44,7 @@ pub fn fuzz(data: &[u8]) {
                 let _ = controller.lock().attach(bytes[0] % 66, LunConfig::Dvd(None));
             }
             2 => {
-                let _ = controller.lock().detach(bytes[0] % 66);
+                let _ = controller.lock().detach(bytes[0] % 66, QuiesceToken::new(|| {}));
             }
             3 if bytes[0] < 64 => {
                 controller.lock().close(0, QuiesceToken::new(|| {}));

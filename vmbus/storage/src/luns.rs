@@ -1,8 +1,10 @@
 //! The units of a controller: adding, removing, changing media.
 
 use crate::Controller;
+use bulkhead_device::QuiesceToken;
 use bulkhead_disk::{Disk, DiskFacts};
 use bulkhead_scsi_target::{Identity, LogicalUnit, UnitKind};
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// Units of a SCSI controller.
@@ -22,7 +24,14 @@ pub(crate) struct Lun {
     pub unit: LogicalUnit,
     /// The disk, or the medium in a DVD drive.
     pub disk: Option<Arc<dyn Disk>>,
+    pub users: Users,
 }
+
+/// Held by a unit and by every request that is with its disk. Once the unit is removed, the last one lets the token go.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Users(
+    #[allow(dead_code, reason = "it is only there to be dropped")] Arc<Mutex<Option<QuiesceToken>>>,
+);
 
 /// What cannot be done to the units of a running controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,9 +61,11 @@ impl Lun {
         match config {
             LunConfig::Disk(disk) => {
                 let identity = identity(&disk.facts());
-                Lun { unit: LogicalUnit::new(UnitKind::Disk, identity), disk: Some(disk) }
+                Lun { unit: LogicalUnit::new(UnitKind::Disk, identity), disk: Some(disk), users: Users::default() }
             }
-            LunConfig::Dvd(disk) => Lun { unit: LogicalUnit::new(UnitKind::Optical, Identity::dvd()), disk },
+            LunConfig::Dvd(disk) => {
+                Lun { unit: LogicalUnit::new(UnitKind::Optical, Identity::dvd()), disk, users: Users::default() }
+            }
         }
     }
 }
@@ -75,14 +86,16 @@ impl Controller {
         Ok(())
     }
 
-    /// Removes a unit while the VM runs; the guest looks at once and drops it. Requests that are with the disk are finished,
-    /// and hold it until then.
+    /// Removes a unit while the VM runs; the guest looks at once and drops it. Requests that are with the disk are finished;
+    /// `unused` is dropped when there are none left, and the disk may be closed.
     ///
     /// # Errors
     /// No such place, or it is empty; an IDE disk.
-    pub fn detach(&mut self, lun: u8) -> Result<(), LunError> {
+    pub fn detach(&mut self, lun: u8, unused: QuiesceToken) -> Result<(), LunError> {
         self.check_hot_plug(lun)?;
-        self.luns.remove(&lun).ok_or(LunError::Empty(lun))?;
+        let removed = self.luns.remove(&lun).ok_or(LunError::Empty(lun))?;
+        *removed.users.0.lock() = Some(unused);
+        drop(removed);
         self.enumerate_soon();
         Ok(())
     }

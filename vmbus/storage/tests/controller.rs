@@ -2,13 +2,13 @@
 
 mod driver;
 
-use bulkhead_device::Device;
+use bulkhead_device::{Device, QuiesceToken};
 use bulkhead_disk::{Disk, DiskFacts, RamDisk, Request};
 use bulkhead_vmbus_channel::ChannelDevice;
 use bulkhead_vmbus_storage::{LunConfig, LunError};
 use driver::{DATA, Driver, HeldDisk, IDE, SCSI};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const INQUIRY: [u8; 6] = [0x12, 0, 0, 0, 96, 0];
 
@@ -221,12 +221,17 @@ fn units_come_and_go_under_load() {
     driver.ready(3);
     let transaction = driver.queue([0, 0, 3], &Driver::read_10(0, 1), 0, 512);
     driver.signal();
-    driver.controller.lock().detach(3).unwrap();
+    let unused = Arc::new(AtomicBool::new(false));
+    let flag = unused.clone();
+    let token = QuiesceToken::new(move || flag.store(true, Ordering::SeqCst));
+    driver.controller.lock().detach(3, token.clone()).unwrap();
     told(&driver);
-    assert_eq!(driver.controller.lock().detach(3), Err(LunError::Empty(3)));
+    assert_eq!(driver.controller.lock().detach(3, token), Err(LunError::Empty(3)));
     assert_eq!(driver.request(3, &[0; 6], 0, 0).srb, 0x20);
+    assert!(!unused.load(Ordering::SeqCst), "a request is with the disk");
     held.release(1);
     driver.reactor.run_posted();
+    assert!(unused.load(Ordering::SeqCst));
     let ended = driver.ended().unwrap();
     assert_eq!((ended.transaction, ended.srb), (transaction, 1));
     // Before the driver is there nobody is told.
@@ -280,9 +285,9 @@ fn resets_and_closes_wait_for_the_disks() {
     // A close with a request in flight.
     driver.queue([0, 0, 0], &Driver::read_10(0, 1), 0, 512);
     driver.signal();
-    let closed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let closed = Arc::new(AtomicBool::new(false));
     let flag = closed.clone();
-    let token = bulkhead_device::QuiesceToken::new(move || flag.store(true, Ordering::SeqCst));
+    let token = QuiesceToken::new(move || flag.store(true, Ordering::SeqCst));
     driver.controller.lock().close(0, token);
     assert!(!closed.load(Ordering::SeqCst));
     held.release(1);
