@@ -157,13 +157,14 @@ impl DynamicMemory {
         Ok(DynamicMemory::with(reactor, config, supply, &saved))
     }
 
-    /// Bytes that were hot added when this state was saved: they have to be RAM before the device is restored.
+    /// Bytes that were hot added, or being so, when this state was saved: they have to be RAM before the device is restored.
     ///
     /// # Errors
     /// The state is not one of this kind.
     pub fn hot_added_of(state: &SavedState) -> Result<u64, SavedStateError> {
         let saved: SavedMemory = state.decode(1..=VERSION)?;
-        Ok(saved.hot_added.saturating_mul(PAGE_SIZE))
+        let adding = if saved.busy == 3 { saved.adding } else { 0 };
+        Ok(saved.hot_added.saturating_add(adding).saturating_mul(PAGE_SIZE))
     }
 
     fn with(

@@ -246,5 +246,5 @@ fn the_saved_form_has_not_changed() {
     let vm = vm();
     let device = DynamicMemory::restore(&vm.reactor, config(), vm.ram.clone(), &state).unwrap();
     assert_eq!(device.lock().save().unwrap(), state);
-    assert_eq!(DynamicMemory::hot_added_of(&state).unwrap(), 256 * MIB);
+    assert_eq!(DynamicMemory::hot_added_of(&state).unwrap(), 384 * MIB);
 }

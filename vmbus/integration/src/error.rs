@@ -65,6 +65,12 @@ pub enum ServiceError {
         /// The longest possible.
         most: usize,
     },
+    /// No such key.
+    #[error("the guest has no key {key} in this pool")]
+    NoKey {
+        /// Which.
+        key: String,
+    },
     /// What is to be copied cannot be read.
     #[error("the file to copy cannot be read at {offset}: {why}")]
     Source {

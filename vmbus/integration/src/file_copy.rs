@@ -172,7 +172,10 @@ fn header(operation: u32) -> Vec<u8> {
 fn start_message(to: &Destination, size: u64) -> Result<Vec<u8>, ServiceError> {
     let mut data = header(START);
     data.extend(utf16_field("the file's name", &to.name, NAME_UNITS)?);
-    data.extend(utf16_field("the folder", &to.folder, NAME_UNITS)?);
+    // Linux's daemon makes the folders that a slash follows.
+    let unix = to.folder.starts_with('/') && !to.folder.ends_with('/');
+    let folder = format!("{}{}", to.folder, if unix { "/" } else { "" });
+    data.extend(utf16_field("the folder", &folder, NAME_UNITS)?);
     let flag = |on: bool, flag: u32| if on { flag } else { 0 };
     let flags = flag(to.overwrite, FLAG_OVERWRITE) | flag(to.create_folders, FLAG_CREATE_PATH);
     data.extend(flags.to_le_bytes());

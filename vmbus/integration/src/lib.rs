@@ -27,6 +27,7 @@ mod text;
 pub mod time_sync;
 pub mod volume_snapshot;
 
+pub use conversation::{Phase, Service};
 pub use device::IntegrationDevice;
 pub use error::ServiceError;
 pub use saved_state::{SavedConversation, SavedService};

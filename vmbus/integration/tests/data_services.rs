@@ -61,9 +61,11 @@ fn keys_are_listed_read_written_and_deleted() {
     assert_eq!(*list.lock(), Some(Ok(Answer::Items(items))));
 
     let request = talk.request(2);
-    assert_eq!((request[28], request[29], u32_at(&request, 36)), (0, 0, 12));
-    assert_eq!(request[44..56], utf16("color\0"));
-    talk.reply(request, 0, |data| put_record(data, 4, "color", "blue"));
+    assert_eq!((request[28], request[29], u32_at(&request, 32)), (3, 0, 0));
+    talk.reply(request, 0, |data| put_record(data, 8, "shape", "round"));
+    let request = talk.request(2);
+    assert_eq!(u32_at(&request, 32), 1);
+    talk.reply(request, 0, |data| put_record(data, 8, "color", "blue"));
     assert_eq!(*read.lock(), Some(Ok(Answer::Value(Value::Text("blue".into())))));
 
     let written = ask(&mut talk, Operation::Set { pool: Pool::External, item: item("size", "7") });
@@ -115,11 +117,15 @@ fn values_that_make_no_sense_are_errors() {
         let answer = ask(&mut talk, Operation::Get { pool: Pool::Guest, key: "k".into() });
         let request = talk.request(2);
         talk.reply(request, 0, |data| {
-            put_record(data, 4, "k", "v");
-            data[4 + damage.0..8 + damage.0].copy_from_slice(&damage.1.to_le_bytes());
+            put_record(data, 8, "k", "v");
+            data[8 + damage.0..12 + damage.0].copy_from_slice(&damage.1.to_le_bytes());
         });
         assert!(matches!(*answer.lock(), Some(Err(ServiceError::Malformed { .. }))), "{damage:?}");
     }
+    let missing = ask(&mut talk, Operation::Get { pool: Pool::Guest, key: "k".into() });
+    let request = talk.request(2);
+    talk.reply(request, 0x8007_0103, |_| {});
+    assert_eq!(*missing.lock(), Some(Err(ServiceError::NoKey { key: "k".into() })));
     // A guest that closes in the middle answers everybody.
     let current = ask(&mut talk, Operation::List { pool: Pool::Guest });
     let waiting = ask(&mut talk, Operation::List { pool: Pool::Guest });
@@ -239,7 +245,7 @@ fn a_file_arrives_in_pieces() {
     let copied = copy(&mut talk, Bytes(content.clone(), None));
     let start = talk.request(7);
     assert_eq!((u32_at(&start, 28), start.len()), (0, 28 + 36 + 520 + 520 + 12));
-    assert_eq!((&start[64..74], &start[584..594]), (&utf16("a.txt")[..], &utf16("/root")[..]));
+    assert_eq!((&start[64..74], &start[584..598]), (&utf16("a.txt")[..], &utf16("/root/\0")[..]));
     assert_eq!((u32_at(&start, 1104), u64_at(&start, 1108)), (3, 15_000));
     talk.reply(start, 0, |_| {});
     let mut arrived: Vec<u8> = Vec::new();

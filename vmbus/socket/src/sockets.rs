@@ -14,8 +14,8 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use uuid::Uuid;
 
 const KIND: &str = "sockets";
@@ -175,6 +175,11 @@ impl Sockets {
         Ok(())
     }
 
+    /// For the bus. It holds the connections weakly, because they hold the bus.
+    pub fn acceptor(&self) -> Arc<dyn SocketAcceptor> {
+        Arc::new(Acceptor(Arc::downgrade(&self.shared)))
+    }
+
     /// Lets programs in the guest connect to a port of the host, or no more.
     pub fn listen(&self, port: u32, on: bool) {
         let mut state = self.shared.state.lock();
@@ -259,13 +264,16 @@ impl Shared {
     }
 }
 
-impl SocketAcceptor for Sockets {
+struct Acceptor(Weak<Shared>);
+
+impl SocketAcceptor for Acceptor {
     fn connect(&self, endpoint: Uuid, service: Uuid) {
-        match self.shared.accept(endpoint, service) {
-            Ok((port, stream)) => (self.shared.accepted)(port, stream),
+        let Some(shared) = self.0.upgrade() else { return };
+        match shared.accept(endpoint, service) {
+            Ok((port, stream)) => (shared.accepted)(port, stream),
             Err(error) => {
-                guest_warn!(self.shared.log, "a connection of the guest is refused: {error}");
-                self.shared.bus.refuse_socket(endpoint, service);
+                guest_warn!(shared.log, "a connection of the guest is refused: {error}");
+                shared.bus.refuse_socket(endpoint, service);
             }
         }
     }

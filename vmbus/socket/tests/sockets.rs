@@ -7,7 +7,7 @@ use bulkhead_reactor::{Reactor, Time, VirtualReactor};
 use bulkhead_saved_state::{SavedState, golden};
 use bulkhead_socket::{SavedSockets, SocketError, Sockets, port_of, service_id};
 use bulkhead_vmbus_channel::test_support::GuestChannel;
-use bulkhead_vmbus_channel::{BusError, ChannelBus, ChannelDevice, Offer, OfferId, SocketAcceptor};
+use bulkhead_vmbus_channel::{BusError, ChannelBus, ChannelDevice, Offer, OfferId};
 use parking_lot::Mutex;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -184,10 +184,10 @@ fn nobody_listens_in_the_guest() {
 fn programs_in_the_guest_connect_to_ports_that_listen() {
     let vm = vm();
     let endpoint = uuid!("11111111-2222-3333-4444-555555555555");
-    vm.sockets.connect_from_guest(endpoint, service_id(80));
+    vm.sockets.acceptor().connect(endpoint, service_id(80));
     assert_eq!(*vm.bus.refused.lock(), [(endpoint, service_id(80))]);
     vm.sockets.listen(80, true);
-    vm.sockets.connect_from_guest(endpoint, service_id(80));
+    vm.sockets.acceptor().connect(endpoint, service_id(80));
     {
         let offers = vm.bus.offers.lock();
         let offer = &offers[0].0;
@@ -203,19 +203,8 @@ fn programs_in_the_guest_connect_to_ports_that_listen() {
     // The guest's program is killed.
     device.lock().close(0, QuiesceToken::new(|| {}));
     assert_eq!(host.read(&mut buffer).unwrap(), 0);
-    vm.sockets.connect_from_guest(endpoint, Uuid::nil());
+    vm.sockets.acceptor().connect(endpoint, Uuid::nil());
     assert_eq!(vm.bus.refused.lock().len(), 2);
-}
-
-/// The trait's method has the name of the other one.
-trait FromGuest {
-    fn connect_from_guest(&self, endpoint: Uuid, service: Uuid);
-}
-
-impl FromGuest for Sockets {
-    fn connect_from_guest(&self, endpoint: Uuid, service: Uuid) {
-        SocketAcceptor::connect(self, endpoint, service);
-    }
 }
 
 #[test]

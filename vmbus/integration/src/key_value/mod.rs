@@ -18,8 +18,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(35);
 /// Operations that may wait for their turn.
 const QUEUE: usize = 64;
-/// Keys that a pool may have; Linux's own limit is far below.
-const MAX_ITEMS: u32 = 10_000;
+/// Keys that a pool may have: bounds what a guest can make us keep.
+const MAX_ITEMS: u32 = 1024;
 
 /// What came of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,17 +73,25 @@ impl KeyValue {
     fn reply(&mut self, status: u32, data: &[u8]) -> Option<Result<Answer, ServiceError>> {
         let job = self.current.as_mut()?;
         let what = job.operation.name();
-        if status == STATUS_NO_MORE && matches!(job.operation, Operation::List { .. }) {
-            return Some(Ok(Answer::Items(std::mem::take(&mut job.items))));
+        match &job.operation {
+            Operation::List { .. } if status == STATUS_NO_MORE => {
+                return Some(Ok(Answer::Items(std::mem::take(&mut job.items))));
+            }
+            Operation::Get { key, .. } if status == STATUS_NO_MORE => {
+                return Some(Err(ServiceError::NoKey { key: key.clone() }));
+            }
+            _ => {}
         }
         if status != STATUS_OK {
             return Some(Err(ServiceError::Refused { what, status }));
         }
         match &job.operation {
             Operation::Set { .. } | Operation::Delete { .. } => Some(Ok(Answer::Done)),
-            Operation::Get { .. } => Some(record::item(what, data, 4).map(|item| Answer::Value(item.value))),
             Operation::Addresses { .. } => Some(record::addresses(what, data).map(Answer::Addresses)),
-            Operation::List { .. } => match record::item(what, data, 8) {
+            Operation::List { .. } | Operation::Get { .. } => match record::item(what, data, 8) {
+                Ok(item) if matches!(&job.operation, Operation::Get { key, .. } if *key == item.key) => {
+                    Some(Ok(Answer::Value(item.value)))
+                }
                 Ok(item) => {
                     job.items.push(item);
                     job.index += 1;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0  u8 operation, u8 pool, u16 0
-//! 4  get, set:   record
+//! 4  set:        record
 //!    delete:     u32 bytes of the key, key[512]
 //!    enumerate:  u32 index, record
 //! record: u32 type, u32 bytes of the key, u32 bytes of the value, key[512], value[2048]; text is UTF-16 with its zero counted
@@ -12,7 +12,6 @@
 use crate::ServiceError;
 use crate::text::{text_of, utf16_field};
 
-const GET: u8 = 0;
 const SET: u8 = 1;
 const DELETE: u8 = 2;
 const ENUMERATE: u8 = 3;
@@ -99,7 +98,8 @@ pub struct Addresses {
 /// What the host can ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Reads a key.
+    /// Reads a key. The guest is asked for one key after another until it comes: Linux's driver answers the direct question
+    /// with the value's first four bytes missing.
     Get {
         /// Where.
         pool: Pool,
@@ -165,10 +165,6 @@ impl Operation {
         let mut data = Vec::with_capacity(8 + 12 + 2 * (KEY_UNITS + VALUE_UNITS));
         let empty = Item { key: String::new(), value: Value::Text(String::new()) };
         match self {
-            Operation::Get { pool, key } => {
-                data.extend([GET, pool.number(), 0, 0]);
-                record(&mut data, &Item { key: key.clone(), value: Value::Text(String::new()) });
-            }
             Operation::Set { pool, item } => {
                 data.extend([SET, pool.number(), 0, 0]);
                 record(&mut data, item);
@@ -179,7 +175,7 @@ impl Operation {
                 data.extend(len.to_le_bytes());
                 data.extend(field);
             }
-            Operation::List { pool } => {
+            Operation::List { pool } | Operation::Get { pool, .. } => {
                 data.extend([ENUMERATE, pool.number(), 0, 0]);
                 data.extend(index.to_le_bytes());
                 record(&mut data, &empty);
