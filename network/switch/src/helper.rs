@@ -7,8 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-/// How long it may take.
-const TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How long it may take: moving addresses waits for gateways.
+const TIMEOUT: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 /// Where the helper listens.
 #[derive(Clone, Debug)]

@@ -126,15 +126,22 @@ fn create_switch(registry: &mut Registry, mut definition: SwitchDefinition, forc
     let id = definition.id;
     registry.add_switch(definition).map_err(failed)?;
     let Some(switch) = registry.switches.get(&id) else { return Err(failed("the switch is gone")) };
-    if switch.problems.is_empty() {
-        move_to_host_port(registry, id)?;
-        return Ok(Answer::Done);
-    }
+    let result = match switch.problems.is_empty() {
+        true => move_to_host_port(registry, id),
+        false => Err(failed(switch.problems.join("; "))),
+    };
+    let Err(cause) = result else { return Ok(Answer::Done) };
     // A switch that never worked is no use: say why, and leave nothing behind.
-    let message = format!("cannot make the switch: {}", switch.problems.join("; "));
-    registry.switches.remove(&id);
+    if let Some(switch) = registry.switches.remove(&id) {
+        let definition = switch.definition.clone();
+        drop(switch);
+        if let Some(host) = &definition.host {
+            let interface = uplink::host_interface(&definition, host);
+            registry.helper.ask(&HelperRequest::Remove { interface }).map_err(failed)?;
+        }
+    }
     registry.store.remove_definition(id).map_err(failed)?;
-    Err(problem(ProblemKind::Failed, message))
+    Err(problem(cause.kind, format!("cannot make the switch: {}", cause.message)))
 }
 
 /// The host's addresses go from the NIC of a shared external switch to the host's port.
@@ -217,14 +224,32 @@ fn apply_definition(registry: &mut Registry, id: SwitchId, definition: SwitchDef
     });
     switch.host = applied.ok_or_else(|| failed("the data plane is gone"))?.map_err(invalid_policy)?;
     switch.connect(&registry.helper);
-    if shared && !was_shared {
-        move_to_host_port(registry, id)?;
+    if shared
+        && !was_shared
+        && let Err(cause) = move_to_host_port(registry, id)
+    {
+        take_back(registry, id, before)?;
+        return Err(cause);
     }
     let Some(switch) = registry.switches.get(&id) else { return Err(failed("the switch is gone")) };
     for port in registry.ports.values().filter(|port| port.record.switch == id) {
         refresh(port, switch)?;
     }
     Ok(Answer::Done)
+}
+
+/// Sharing did not work: the switch is again what it was, without a port of the host.
+fn take_back(registry: &mut Registry, id: SwitchId, before: SwitchDefinition) -> Result<(), Problem> {
+    registry.store.write_definition(&before).map_err(failed)?;
+    let Some(switch) = registry.switches.get_mut(&id) else { return Ok(()) };
+    let tried = std::mem::replace(&mut switch.definition, before);
+    let place = switch.host.take();
+    switch.plane.call(move |plane| place.map(|place| plane.remove_port(place)));
+    if let Some(host) = &tried.host {
+        let interface = uplink::host_interface(&tried, host);
+        registry.helper.ask(&HelperRequest::Remove { interface }).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn invalid_policy(error: core::PolicyError) -> Problem {

@@ -185,6 +185,40 @@ fn tcp_between_two_hosts_survives_the_death_of_the_switch() {
     assert!(report["error"].is_null(), "{}", report["error"]);
 }
 
+#[test]
+fn sharing_a_nic_moves_the_host_to_its_port_and_back_if_the_gateway_is_lost() {
+    if !root_and_tools(&["ip"]) {
+        return;
+    }
+    let (host, net) = (Namespace::new("share"), Namespace::new("sharenet"));
+    let _wire = Veth::between(&host, "nic", &net, "peer");
+    net.run("ip", &["address", "add", "10.80.0.1/24", "dev", "peer"]);
+    host.run("ip", &["address", "add", "10.80.0.2/24", "dev", "nic"]);
+    host.run("ip", &["route", "add", "default", "via", "10.80.0.1"]);
+    let switch = Switch::start_with_helper(&host);
+    let mut client = switch.client();
+    client.create_switch(external("lan", &["nic"])).unwrap();
+    let mut share = |share, force| {
+        let change = SwitchChange { share: Some(share), force, ..SwitchChange::default() };
+        client.ask(Request::SetSwitch { switch: "lan".into(), change })
+    };
+    assert_eq!(share(true, false).unwrap_err().kind, ProblemKind::Refused);
+    share(true, true).unwrap();
+    let of = |interface: &str| host.run("ip", &["-br", "-4", "address", "show", "dev", interface]);
+    let route = || host.run("ip", &["route", "show", "default"]);
+    assert!(!of("nic").contains("10.80.0.2") && route().contains("via 10.80.0.1 dev vE-"), "{}", route());
+    share(false, true).unwrap();
+    assert!(of("nic").contains("10.80.0.2/24") && route().contains("dev nic"), "{}", route());
+    // In a VLAN of its own the host does not reach its gateway.
+    let mut other = external("tagged", &["nic"]);
+    client.ask(Request::DeleteSwitch { switch: "lan".into() }).unwrap();
+    other.host = Some(HostPort { vlan: 77, ..HostPort::default() });
+    let lost = client.ask(Request::CreateSwitch { definition: Box::new(other), force: true }).unwrap_err();
+    assert!(lost.message.contains("the gateway 10.80.0.1 answers on nic, but not on"), "{}", lost.message);
+    assert!(of("nic").contains("10.80.0.2/24") && route().contains("dev nic"), "{}", route());
+    assert!(!host.run("ip", &["-br", "link"]).contains("vE-"), "nothing is left behind");
+}
+
 /// Bits per second that each sender gets through an uplink, over two seconds.
 fn compete(bandwidth: Option<u64>, settings: &[PortSettings]) -> Option<Vec<f64>> {
     if !root_and_tools(&["ip"]) {
