@@ -223,7 +223,9 @@ impl Bench {
         if !output.status.success() {
             bail!("fio failed: {said}");
         }
-        let said: serde_json::Value = serde_json::from_str(&said).context("fio says something else")?;
+        // Notes may stand in front.
+        let json = said.find('{').map_or("", |start| &said[start..]);
+        let said: serde_json::Value = serde_json::from_str(json).context("fio says something else")?;
         let job = &said["jobs"][0];
         let side = if kind.ends_with("read") { "read" } else { "write" };
         match (job[side]["total_ios"].as_f64(), job["job_runtime"].as_f64()) {
