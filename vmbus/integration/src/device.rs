@@ -10,6 +10,10 @@ use bulkhead_vmbus_channel::{Channel, ChannelDevice, Offer, OpenRefused, Outgoin
 use parking_lot::Mutex;
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two looks at something that cannot go on.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// One integration service.
 pub struct IntegrationDevice<S: Service> {
@@ -87,7 +91,9 @@ impl<S: Service> IntegrationDevice<S> {
         work(&mut self.conversation, now, &mut later);
         self.send(now, &mut later);
         match self.conversation.deadline() {
-            Some(at) => self.timer.set(at),
+            // What was due has been done. What is due still waits for the guest: a timer that is always due would keep all
+            // others of the VM from firing.
+            Some(at) => self.timer.set(at.max(now + RETRY)),
             None => self.timer.cancel(),
         }
         if !later.is_empty() {
