@@ -255,7 +255,7 @@ fn firmware_configuration(board: &mut Board<'_>) -> Result<(), MachineError> {
     if board.vm.direct_kernel.is_some() {
         return Ok(());
     }
-    let items = firmware::items(board.vm, board.ram, board.tables)?;
+    let items = firmware::items(board.vm, board.ram, board.tables, board.config.resources)?;
     let memory = board.memory.clone();
     let device = match board.state("fw_cfg")? {
         Some(state) => FwCfg::restored("fw_cfg", items, memory, &state)?,

@@ -4,6 +4,8 @@ use crate::MachineError;
 use crate::acpi;
 use crate::boot::FirmwareTables;
 use crate::layout::RamLayout;
+use crate::network_boot;
+use crate::resources::{NETWORK_BOOT, Resources};
 use crate::smbios;
 use bulkhead_fw_cfg::{Items, key};
 use bulkhead_vm_description::{BootSource, DriveKind, VmDescription};
@@ -14,8 +16,13 @@ const ANYWHERE: u32 = 0;
 /// All items for a VM.
 ///
 /// # Errors
-/// A file name is refused: a mistake here.
-pub fn items(vm: &VmDescription, ram: RamLayout, tables: &FirmwareTables) -> Result<Items, MachineError> {
+/// The network boot program is missing or none; a file name is refused: a mistake here.
+pub fn items(
+    vm: &VmDescription,
+    ram: RamLayout,
+    tables: &FirmwareTables,
+    resources: &Resources,
+) -> Result<Items, MachineError> {
     let mut items = Items::new();
     let vps = (vm.processor.count as u16).to_le_bytes();
     items.set(key::UUID, vm.id.to_bytes().as_slice());
@@ -33,6 +40,9 @@ pub fn items(vm: &VmDescription, ram: RamLayout, tables: &FirmwareTables) -> Res
     items.add_file(acpi::TABLE_LOADER_FILE, acpi.script)?;
     items.add_file(smbios::TABLES_FILE, tables.smbios().structures().to_vec())?;
     items.add_file(smbios::ANCHOR_FILE, tables.smbios().anchor(ANYWHERE))?;
+    if vm.boot.order.contains(&BootSource::Net) {
+        network_boot::add(&mut items, &resources.read(NETWORK_BOOT)?)?;
+    }
     Ok(items)
 }
 
@@ -62,6 +72,7 @@ fn boot_order(vm: &VmDescription) -> Vec<u8> {
             BootSource::Cd => paths.extend(ide(DriveKind::Cd)),
             BootSource::Floppy if vm.floppy.is_some() => paths.push("/pci@i0cf8/isa@1/fdc@03f0/floppy@0".into()),
             BootSource::Floppy => {}
+            BootSource::Net => paths.push(network_boot::BOOT_PATH.into()),
         }
     }
     // Whatever is not listed is not tried.
@@ -93,7 +104,8 @@ pub fn cmos(vm: &VmDescription, ram: RamLayout) -> Vec<(u8, u8)> {
         Some(BootSource::Floppy) => 1,
         Some(BootSource::Disk) => 2,
         Some(BootSource::Cd) => 3,
-        None => 0,
+        // Only by its path.
+        Some(BootSource::Net) | None => 0,
     };
     cmos.extend([(0x3d, code(0) | code(1) << 4), (0x38, code(2) << 4 | 1)]);
     cmos.push((0x5f, (vm.processor.count - 1) as u8));

@@ -20,6 +20,7 @@ mod firmware;
 pub mod layout;
 mod machine;
 mod network;
+mod network_boot;
 mod processor_model;
 mod resources;
 pub mod saved_state;

@@ -86,3 +86,5 @@ impl Resources {
 pub const FIRMWARE: &str = "firmware";
 /// Name of the display adapter's BIOS.
 pub const VGA_FIRMWARE: &str = "firmware.vga";
+/// Name of the program that boots from the network.
+pub const NETWORK_BOOT: &str = "firmware.network";

@@ -40,6 +40,8 @@ pub enum BootSource {
     Cd,
     /// The floppy drive.
     Floppy,
+    /// The network, through a legacy adapter.
+    Net,
 }
 
 /// A kernel that is loaded into RAM and entered without firmware: a Linux bzImage, a PVH ELF or a multiboot image.

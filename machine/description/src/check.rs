@@ -1,7 +1,7 @@
 //! The limits of a VM, and which of them a description breaks.
 
 use crate::{
-    AdapterKind, DirectKernel, DriveKind, IoLimits, Medium, NetworkAdapter, SerialConnection, VERSION, VmDescription,
+    AdapterKind, BootSource, DirectKernel, DriveKind, IoLimits, Medium, NetworkAdapter, SerialConnection, VERSION, VmDescription,
 };
 
 /// Most virtual processors of a VM.
@@ -160,6 +160,11 @@ impl VmDescription {
         let order = &self.boot.order;
         if let Some(twice) = order.iter().enumerate().find(|(at, source)| order[..*at].contains(source)) {
             return Err(Limit::Twice { what: format!("{:?} in boot.order", twice.1).to_lowercase() });
+        }
+        let legacy = self.network.iter().any(|adapter| adapter.kind == AdapterKind::Legacy);
+        if order.contains(&BootSource::Net) && !legacy {
+            let what = "boot.order has net, which needs a legacy network adapter: add one (--nic nat,legacy)";
+            return Err(Limit::Conflict { what: what.into() });
         }
         if let Some(DirectKernel { kernel, initrd, command_line }) = &self.direct_kernel {
             check_file("direct_kernel.kernel", kernel)?;

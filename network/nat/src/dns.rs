@@ -84,9 +84,8 @@ impl Dns {
         if let Some(answer) = self.own_answer(&message, query, dhcp) {
             return Some(Step::Answer(asker, answer.to_vec().ok()?));
         }
-        let server = *self.servers.first()?;
         let free = (0..MOST as u16).map(|step| random.wrapping_add(step)).find(|id| !self.waiting.contains_key(id));
-        let Some(id) = free.filter(|_| self.waiting.len() < MOST) else {
+        let Some((id, server)) = free.filter(|_| self.waiting.len() < MOST).zip(self.servers.first().copied()) else {
             return Some(Step::Answer(asker, refusal(&message, ResponseCode::ServFail)?));
         };
         let mut forwarded = bytes.to_vec();

@@ -42,6 +42,8 @@ pub mod resource {
     pub const FIRMWARE: &str = "firmware";
     /// The BIOS of the display adapter.
     pub const VGA_FIRMWARE: &str = "firmware.vga";
+    /// The program that boots from the network: iPXE.
+    pub const NETWORK_BOOT: &str = "firmware.network";
     /// The directory with the socket at which ports of virtual switches are attached.
     pub const SWITCH: &str = "switch";
     /// The saved state of a VM: written by `save`, read by `restore`.

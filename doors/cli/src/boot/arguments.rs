@@ -40,7 +40,7 @@ pub struct Arguments {
     /// Firmware: bios
     #[arg(long, value_name = "KIND")]
     pub firmware: Option<String>,
-    /// Where to boot from first: disk, cd, floppy
+    /// Where to boot from first: disk, cd, floppy, net (through a legacy adapter)
     #[arg(long, value_name = "SOURCE")]
     pub boot: Option<String>,
     /// A hard disk: [ide:|scsi:]PATH[,format=vhdx][,ro][,max-iops=N][,max-bandwidth=SIZE][,track=FILE[,bitmap=NAME]…][,merge]
@@ -52,8 +52,9 @@ pub struct Arguments {
     /// A floppy image in drive A
     #[arg(long, value_name = "IMAGE")]
     pub floppy: Option<PathBuf>,
-    /// A network adapter: none
-    #[arg(long, value_name = "SWITCH")]
+    /// A network adapter: SWITCH|none[,legacy][,mac=M], nat[,legacy][,mac=M][,host][,forward=[udp:]HOSTPORT:GUESTPORT]…
+    /// [,boot-folder=DIR][,boot-file=NAME]; host lets the gateway's address lead to 127.0.0.1 of the host
+    #[arg(long, value_name = "NIC")]
     pub nic: Vec<String>,
     /// Serial ports: stdio, file:PATH, unix:PATH, none; the first is COM1, the second COM2
     #[arg(long, value_name = "PORT")]

@@ -38,10 +38,6 @@ pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
     boot(arguments, &mut vm)?;
     drives(arguments, &mut vm)?;
     serial(arguments, &mut vm)?;
-    if let Some(nic) = arguments.nic.iter().find(|nic| nic.as_str() != "none") {
-        return Err(Failure::unsupported(&format!("--nic {nic}"), "network adapters that are: none"));
-    }
-    vm.check().map_err(|limit| Failure::Usage(limit.to_string()))?;
     Ok(vm)
 }
 
@@ -79,8 +75,9 @@ fn boot(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> {
         Some("disk") => Some(BootSource::Disk),
         Some("cd") => Some(BootSource::Cd),
         Some("floppy") => Some(BootSource::Floppy),
+        Some("net") => Some(BootSource::Net),
         Some(other) => {
-            return Err(Failure::unsupported(&format!("--boot {other}"), "boot sources that are: disk, cd, floppy"));
+            return Err(Failure::unsupported(&format!("--boot {other}"), "boot sources that are: disk, cd, floppy, net"));
         }
     };
     if let Some(first) = first {

@@ -4,7 +4,7 @@ use super::arguments::Arguments;
 use crate::disk::{chain_of, open_tracking};
 use crate::exit::Failure;
 use anyhow::{Context, Result, bail};
-use bulkhead_vm_description::{DriveKind, ImageFormat, Medium, SerialConnection, VmDescription};
+use bulkhead_vm_description::{BootSource, DriveKind, ImageFormat, Medium, SerialConnection, VmDescription};
 use bulkhead_worker_protocol::resource;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +16,8 @@ use std::path::Path;
 const FIRMWARE_FOLDER: &str = "/usr/share/seabios";
 const BIOS: &str = "bios-256k.bin";
 const VGA_BIOS: &str = "vgabios-stdvga.bin";
+/// iPXE of Debian's package; the variable `BULKHEAD_IPXE` names another file.
+const IPXE: &str = "/usr/lib/ipxe/ipxe.lkrn";
 /// Files of a saved VM in its folder.
 const STATE: &str = "vm.state";
 const MEMORY: &str = "vm.memory";
@@ -37,6 +39,13 @@ pub fn open(arguments: &Arguments, vm: &VmDescription) -> Result<Vec<Named>, Fai
             }
         }
         None => firmware(&mut files)?,
+    }
+    if vm.boot.order.contains(&BootSource::Net) {
+        let path = std::env::var_os("BULKHEAD_IPXE").map_or_else(|| IPXE.into(), std::path::PathBuf::from);
+        let opened = File::open(&path).with_context(|| {
+            format!("cannot open iPXE {}; install the package ipxe or set BULKHEAD_IPXE", path.display())
+        })?;
+        files.push((resource::NETWORK_BOOT.into(), opened.into()));
     }
     let mut attach = |medium: &Option<Medium>, kind: DriveKind, name: String| {
         let Some(medium) = medium else { return Ok(()) };

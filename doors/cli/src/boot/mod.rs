@@ -4,6 +4,7 @@ mod arguments;
 mod describe;
 mod files;
 mod merges;
+mod network;
 mod run;
 mod terminal;
 

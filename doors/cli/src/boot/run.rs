@@ -2,7 +2,7 @@
 
 use super::arguments::Arguments;
 use super::terminal::RawTerminal;
-use super::{describe, files, merges};
+use super::{describe, files, merges, network};
 use crate::exit::{self, Failure};
 use crate::worker::{News, Worker};
 use anyhow::{Context, Result, anyhow};
@@ -23,8 +23,10 @@ struct End {
 /// # Errors
 /// [`Failure`].
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let vm = describe::describe(arguments)?;
-    let resources = files::open(arguments, &vm)?;
+    let mut vm = describe::describe(arguments)?;
+    let mut resources = files::open(arguments, &vm)?;
+    let _network = network::prepare(&arguments.nic, &mut vm, &mut resources)?;
+    vm.check().map_err(|limit| Failure::Usage(limit.to_string()))?;
     let stats_file = match &arguments.stats {
         Some(path) => Some(std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?),
         None => None,

@@ -77,6 +77,8 @@ pub struct Nic {
     completed: bool,
     /// Of so many frames to the guest one is lost.
     pub lose_one_of: Option<u32>,
+    /// The guest believes that the other side takes segments of 60 KB, as with large-send offload.
+    pub large_segments: bool,
     counted: u32,
 }
 
@@ -119,6 +121,10 @@ impl Device for Nic {
         if self.loses() {
             return self.receive(Instant::ZERO);
         }
+        // A SYN of IPv4 without options of its own: the first option of TCP is the largest segment.
+        if self.large_segments && bytes.len() > 57 && bytes[47] & 2 != 0 && bytes[54..56] == [2, 4] {
+            bytes[56..58].copy_from_slice(&60_000u16.to_be_bytes());
+        }
         Some((Rx(bytes), Tx(self)))
     }
 
@@ -154,7 +160,7 @@ fn host_now() -> std::time::Instant {
 impl Guest {
     /// A guest without an address. With `completed` it wants whole checksums and frames of at most the MTU.
     pub fn new(port: Port, mtu: usize, completed: bool) -> Guest {
-        let mut nic = Nic { port, mtu, completed, lose_one_of: None, counted: 1 };
+        let mut nic = Nic { port, mtu, completed, lose_one_of: None, large_segments: false, counted: 1 };
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(MAC)));
         config.random_seed = 7;
         let interface = Interface::new(config, &mut nic, Instant::ZERO);
