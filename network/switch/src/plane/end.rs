@@ -8,9 +8,9 @@ use bulkhead_uplinks::Uplink;
 use crossbeam_channel::Sender;
 
 /// How long senders wait at once for a receiver whose ring is full.
-pub const PATIENCE: u64 = 10_000_000;
-/// How much of all time they do: a quarter.
-const PATIENCE_PER_SECOND: u64 = 250_000_000;
+pub const PATIENCE: u64 = 20_000_000;
+/// How much of all time they do: half.
+const PATIENCE_PER_SECOND: u64 = 500_000_000;
 /// Bytes of a frame that are judged.
 pub const HEADER: usize = 128;
 
