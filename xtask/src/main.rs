@@ -30,7 +30,7 @@ enum Chore {
         /// Soaks, crash matrices at full width, long fuzz rounds: hours
         #[arg(long)]
         long: bool,
-        /// Only these parts: foundation, processor, devices, storage, network, machine, worker, doors, xtask
+        /// Only these parts or test programs (guests, requests …): foundation, processor, devices, storage, network, machine, worker, doors, xtask
         parts: Vec<String>,
     },
     /// Installs what the demo needs and shows the product's main job

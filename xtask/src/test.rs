@@ -19,17 +19,16 @@ struct TestProgram {
     executable: PathBuf,
 }
 
-/// Runs all tests, or those of the named parts.
+/// Runs all tests, or those of the named parts and test programs.
 pub fn run(long: bool, only: &[String]) -> Result<()> {
     packages::install_missing()?;
     let mut times = Times::default();
     let metadata = workspace::metadata(false)?;
     let known: Vec<String> = metadata.workspace_packages().into_iter().map(workspace::part).collect();
-    if let Some(wrong) = only.iter().find(|part| !known.contains(part)) {
-        bail!("there is no part {wrong}; the parts are {}", sorted(known).join(", "));
-    }
     let wanted = |part: &str| only.is_empty() || only.iter().any(|name| name == part);
-    if known.iter().any(|part| part == "doors") && (wanted("doors") || wanted("worker")) {
+    // What is no part may be the name of a test program, which is known when all are built.
+    let named = || only.iter().filter(|name| !known.contains(name));
+    if known.iter().any(|part| part == "doors") && (wanted("doors") || wanted("worker") || named().count() > 0) {
         times.measure("guests", || guests::run(&[]))?;
         // The programs run each other, so they stand side by side before the first test starts one.
         times.measure("programs", || {
@@ -38,9 +37,16 @@ pub fn run(long: bool, only: &[String]) -> Result<()> {
     }
     let programs = times.measure("build", || build(&metadata))?;
     let mut totals = Totals::default();
-    for (part, programs) in programs {
-        if wanted(&part) {
-            times.measure(&part, || programs.iter().try_for_each(|program| totals.run(program, long)))?;
+    let all = || programs.values().flatten();
+    if let Some(wrong) = named().find(|name| !all().any(|program| program.target == **name)) {
+        let parts = sorted(known.clone()).join(", ");
+        bail!("there is no part and no test program {wrong}; the parts are {parts}");
+    }
+    for (part, programs) in &programs {
+        let chosen = |program: &&TestProgram| wanted(part) || named().any(|name| *name == program.target);
+        let chosen: Vec<_> = programs.iter().filter(chosen).collect();
+        if !chosen.is_empty() {
+            times.measure(part, || chosen.iter().try_for_each(|program| totals.run(program, long)))?;
         }
     }
     if long && wanted("foundation") {

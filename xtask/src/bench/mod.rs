@@ -1,8 +1,10 @@
 //! `bench`: measures a part beside its rivals in one run and prints ratios.
 
+mod console;
 mod network;
 mod processor;
 mod storage;
+mod whole_vm;
 
 use anyhow::{Result, bail};
 
