@@ -150,6 +150,12 @@ pub fn programs_i386(target: &Path) -> Result<()> {
     for package in PROGRAMS.iter().chain(LIBRARIES) {
         debs::unpack(&format!("{package}:i386"), &root)?;
     }
+    // Natively the set runs without a /dev of its own; cc1 wants a folder to look for headers in.
+    for (device, minor) in [("null", "3"), ("zero", "5")] {
+        std::fs::create_dir_all(root.join("dev"))?;
+        command::run(Command::new("mknod").arg("-m666").arg(root.join("dev").join(device)).args(["c", "1", minor]))?;
+    }
+    std::fs::create_dir_all(root.join("usr/include"))?;
     // One folder of programs, as in the tree that mmdebstrap merges.
     for entry in std::fs::read_dir(root.join("bin")).context("there are no programs")?.flatten() {
         let link = root.join("usr/bin").join(entry.file_name());

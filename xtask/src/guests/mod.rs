@@ -50,7 +50,7 @@ const RECIPES: &[Recipe] = &[
     recipe("busybox", 2, &["busybox-static"], initramfs::busybox),
     recipe("busybox-i386", 2, &["busybox-static:i386"], initramfs::busybox_i386),
     recipe("programs", 3, initramfs::PROGRAMS, initramfs::programs),
-    recipe("programs-i386", 1, initramfs::PROGRAMS, initramfs::programs_i386),
+    recipe("programs-i386", 2, initramfs::PROGRAMS, initramfs::programs_i386),
     recipe("services", 2, services::PACKAGES, services::make),
     recipe("storage", 1, storage::PACKAGES, storage::amd64),
     recipe("storage-i386", 1, storage::PACKAGES_I386, storage::i386),

@@ -144,7 +144,7 @@ fn run_every_program(tree: &str, arguments: Vec<String>) {
     guest.send(". /programs\n");
     guest.expect("PROGRAMS-DONE", 900);
     let inside = digests(&guest.text);
-    assert!(native.len() >= 12, "{native:?}");
+    assert!(native.len() >= 13, "{native:?}");
     assert_eq!(inside, native);
     guest.send("off\n");
     assert_eq!(guest.end(60).0.code(), Some(0));
