@@ -4,8 +4,10 @@ use crate::MachineError;
 use crate::boot::FirmwareTables;
 use crate::layout::RamLayout;
 use crate::machine::{Handles, MachineConfig};
+use crate::memory_plan::MemoryPlan;
 use crate::windows::Windows;
 use bulkhead_device::{Device, MmioBus, PciBus, PortBus};
+use bulkhead_engine::Partition;
 use bulkhead_guest_memory::GuestMemory;
 use bulkhead_hyperv::HyperV;
 use bulkhead_interrupt_controllers::{InterruptLines, Ioapic, Pic};
@@ -27,6 +29,10 @@ pub(crate) struct Board<'a> {
     pub reactor: Reactor,
     pub ram: RamLayout,
     pub memory: GuestMemory,
+    /// What lies where in it.
+    pub plan: &'a MemoryPlan,
+    /// Devices may show parts of it to the guest; they hold it weakly.
+    pub partition: Arc<dyn Partition>,
     pub tables: &'a FirmwareTables,
     pub windows: Arc<Windows>,
     pub ports: PortBus,

@@ -4,7 +4,7 @@
 use crate::MachineError;
 use crate::board::Board;
 use crate::resources::VGA_FIRMWARE;
-use crate::{firmware, layout, network, storage, vmbus};
+use crate::{dynamic_memory, firmware, layout, network, storage, video, vmbus};
 use bulkhead_debug_ports::{DebugConsole, DebugExit};
 use bulkhead_device::{Line, PciAddress};
 use bulkhead_floppy::{DmaController, FloppyController};
@@ -38,6 +38,9 @@ pub(crate) const CATALOG: &[(&str, Attach)] = &[
     ("fast paths of IDE disks", storage::ide_fast_paths),
     ("integration services", vmbus::integration_services),
     ("synthetic keyboard and mouse", vmbus::synthetic_input),
+    ("synthetic display", video::attach),
+    ("dynamic memory", dynamic_memory::attach),
+    ("sockets", vmbus::sockets),
     ("network adapters", network::adapters),
     ("VMBus", vmbus::bus),
     ("firmware configuration", firmware_configuration),

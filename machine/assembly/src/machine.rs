@@ -6,7 +6,8 @@ use crate::board::{AnyDevice, Board, take_state};
 use crate::boot::{self, FirmwareTables, Images};
 use crate::catalog::CATALOG;
 use crate::exits::{ExitCounters, Exits, Wiring};
-use crate::layout::{self, RamLayout};
+use crate::layout;
+use crate::memory_plan::MemoryPlan;
 use crate::network::NicHandle;
 use crate::processor_model;
 use crate::resources::Resources;
@@ -15,6 +16,7 @@ use crate::smbios::SmbiosConfig;
 use crate::storage::ControllerHandle;
 use crate::vmbus::IntegrationHandles;
 use crate::windows::Windows;
+use bulkhead_balloon::DynamicMemory;
 use bulkhead_device::{Line, LineSink, MmioBus, MsiSink, PciBus, PortBus, PowerSink, QuiesceToken};
 use bulkhead_engine::cpu_model::CpuModel;
 use bulkhead_engine::saved_state::SavedVp;
@@ -32,12 +34,15 @@ use bulkhead_reactor::Reactor;
 use bulkhead_rtc::Rtc;
 use bulkhead_saved_state::{SaveWriter, SavedFile};
 use bulkhead_serial::Serial;
+use bulkhead_socket::Sockets;
 use bulkhead_vga::Vga;
+use bulkhead_video::SynthVideo;
 use bulkhead_vm_description::VmDescription;
 use bulkhead_vmbus::VmBus;
 use parking_lot::Mutex;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -71,6 +76,9 @@ pub trait GuestRequests: PowerSink + CrashSink {
 
     /// The heartbeat says something else about the guest than before. Called on the reactor's loop.
     fn heartbeat(&self, state: HeartbeatState);
+
+    /// A program in the guest has connected to this port of the host. Called on the reactor's loop.
+    fn socket_accepted(&self, port: u32, stream: UnixStream);
 }
 
 /// Devices that the outside talks to.
@@ -98,6 +106,12 @@ pub struct Handles {
     pub scsi: Vec<ControllerHandle>,
     /// Integration services.
     pub integration: IntegrationHandles,
+    /// Dynamic memory, if the VM has it.
+    pub memory: Option<Arc<Mutex<DynamicMemory>>>,
+    /// The display of guests with a driver for it.
+    pub synthetic_video: Option<Arc<Mutex<SynthVideo>>>,
+    /// Sockets between host and guest.
+    pub sockets: Option<Sockets>,
     /// The keyboard of guests with a driver for it.
     pub synthetic_keyboard: Option<Arc<Mutex<SynthKeyboard>>>,
     /// The mouse of such guests.
@@ -108,7 +122,7 @@ pub struct Handles {
 pub struct Machine {
     description: VmDescription,
     memory: GuestMemory,
-    ram: RamLayout,
+    plan: MemoryPlan,
     partition: Arc<dyn Partition>,
     model: CpuModel,
     tsc_hz: u64,
@@ -128,18 +142,14 @@ impl Machine {
     pub fn new(config: &MachineConfig<'_>) -> Result<Machine, MachineError> {
         let description = config.description;
         description.check()?;
-        let ram = RamLayout::new(description.memory.size.bytes());
         let firmware = match &description.direct_kernel {
             Some(_) => None,
             None => Some(config.resources.firmware()?),
         };
+        let plan = MemoryPlan::new(description, firmware.as_ref().map(|image| image.len() as u64));
         let mut builder = GuestMemory::builder();
-        for range in ram.ranges() {
+        for range in plan.ranges() {
             builder = builder.anonymous(range.start, range.end - range.start);
-        }
-        if let Some(image) = &firmware {
-            let place = layout::firmware_range(image.len() as u64);
-            builder = builder.anonymous(place.start, place.end - place.start);
         }
         let size = description.memory.size.bytes();
         let memory = builder.build().map_err(|source| MachineError::Memory { size, source })?;
@@ -147,7 +157,7 @@ impl Machine {
             memory.write(layout::firmware_range(image.len() as u64).start, image)?;
         }
         let model = processor_model::choose(config)?;
-        Machine::build(config, memory, firmware.map(|image| image.len() as u64), model, None)
+        Machine::build(config, memory, &plan, model, None)
     }
 
     /// The machine that was saved as `state` and `memory` (a file that [`GuestMemory::save`] has written), and the states of
@@ -165,15 +175,12 @@ impl Machine {
         let head: SavedMachine = state.take_kind("machine", saved_state::KIND)?.decode(1..=saved_state::VERSION)?;
         head.check(description)?;
         let model = processor_model::saved(&head.cpu_model, config)?;
-        let ram = RamLayout::new(description.memory.size.bytes());
-        let memory = Arc::new(memory);
+        let plan = MemoryPlan::new(description, (head.firmware_len > 0).then_some(head.firmware_len));
+        let memory = Arc::new(plan.check_file(memory)?);
         let mut builder = GuestMemory::builder();
         let mut offset = 0;
-        let firmware = (head.firmware_len > 0).then(|| layout::firmware_range(head.firmware_len));
-        // The file has the regions in the order of their addresses: the firmware ends at 4 GiB, in front of high RAM.
-        let mut ranges: Vec<_> = ram.ranges().chain(firmware).collect();
-        ranges.sort_by_key(|range| range.start);
-        for range in ranges {
+        // The file has the regions in the order of their addresses.
+        for range in plan.ranges() {
             let len = range.end - range.start;
             builder = builder.copy_on_write(range.start, len, memory.clone(), offset);
             offset += len;
@@ -186,8 +193,7 @@ impl Machine {
             let saved: SavedVp = section.decode(1..=bulkhead_engine::saved_state::VERSION)?;
             vps.push(saved.restore(index)?);
         }
-        let firmware_len = (head.firmware_len > 0).then_some(head.firmware_len);
-        let machine = Machine::build(config, memory, firmware_len, model, Some(&mut state))?;
+        let machine = Machine::build(config, memory, &plan, model, Some(&mut state))?;
         state.finish()?;
         Ok((machine, vps))
     }
@@ -195,12 +201,12 @@ impl Machine {
     fn build(
         config: &MachineConfig<'_>,
         memory: GuestMemory,
-        firmware_len: Option<u64>,
+        plan: &MemoryPlan,
         model: CpuModel,
         mut saved: Option<&mut SavedFile>,
     ) -> Result<Machine, MachineError> {
         let description = config.description;
-        let ram = RamLayout::new(description.memory.size.bytes());
+        let ram = plan.ram;
         let vps = description.processor.count;
         let partition = config.engine.create_partition(PartitionConfig {
             vp_count: vps,
@@ -210,7 +216,7 @@ impl Machine {
             tsc_hz: config.tsc_hz,
             deterministic: description.processor.deterministic,
         })?;
-        let windows = map_memory(&partition, &memory, ram, firmware_len)?;
+        let windows = map_memory(&partition, &memory, plan)?;
         let serial = [1, 2].map(|port| description.serial_port(port).is_some());
         let tables = FirmwareTables::new(
             &AcpiConfig {
@@ -236,6 +242,8 @@ impl Machine {
             reactor: config.reactor.clone(),
             ram,
             memory: memory.clone(),
+            plan,
+            partition: partition.clone(),
             tables: &tables,
             windows: windows.clone(),
             ports: PortBus::new(),
@@ -260,7 +268,7 @@ impl Machine {
         Ok(Machine {
             description: description.clone(),
             memory,
-            ram,
+            plan: plan.clone(),
             partition,
             model,
             tsc_hz: config.tsc_hz,
@@ -285,7 +293,7 @@ impl Machine {
             let kernel = resources.read(&direct.kernel)?;
             let initrd = direct.initrd.as_deref().map(|name| resources.read(name)).transpose()?;
             let images = Images { kernel: &kernel, initrd: initrd.as_deref(), command_line: &direct.command_line };
-            let plan = boot::plan(images, self.ram, &self.tables, vps[0].clone())?;
+            let plan = boot::plan(images, self.plan.ram, &self.tables, vps[0].clone())?;
             plan.write(&self.memory)?;
             boot::set_up_devices(&self.pci, &self.wiring.ports);
             vps[0] = plan.state;
@@ -322,7 +330,7 @@ impl Machine {
     /// `out` fails.
     pub fn save<W: Write>(&self, vps: &[VpState], times: (u64, u64), out: W) -> Result<W, MachineError> {
         let mut writer = SaveWriter::new(out)?;
-        let firmware_len = self.memory.total_len() - self.description.memory.size.bytes();
+        let firmware_len = self.plan.firmware.as_ref().map_or(0, |range| range.end - range.start);
         let head = SavedMachine::of(&self.description, &self.model, self.tsc_hz, times, firmware_len);
         writer.section("machine", saved_state::KIND, saved_state::VERSION, &head)?;
         for (index, state) in vps.iter().enumerate() {
@@ -386,9 +394,9 @@ impl Machine {
 fn map_memory(
     partition: &Arc<dyn Partition>,
     memory: &GuestMemory,
-    ram: RamLayout,
-    firmware_len: Option<u64>,
+    plan: &MemoryPlan,
 ) -> Result<Arc<Windows>, MachineError> {
+    let ram = plan.ram;
     let low = 0..layout::VGA_WINDOW.start.min(ram.low);
     partition.map(low, 0, Access::ReadWrite)?;
     let behind = layout::SHADOW.end;
@@ -396,7 +404,7 @@ fn map_memory(
     if ram.high > 0 {
         partition.map(layout::HIGH_RAM..layout::HIGH_RAM + ram.high, layout::HIGH_RAM, Access::ReadWrite)?;
     }
-    let firmware = firmware_len.map(layout::firmware_range);
+    let firmware = plan.firmware.clone();
     if let Some(place) = &firmware {
         partition.map(place.clone(), place.start, Access::ReadOnly)?;
     }

@@ -42,6 +42,11 @@ impl Resources {
         self.disks.get(name).cloned().ok_or_else(missing)
     }
 
+    /// A file, for those who read it again and again.
+    pub fn file(&self, name: &str) -> Option<&File> {
+        self.files.get(name)
+    }
+
     /// Takes a file out.
     pub fn take_file(&mut self, name: &str) -> Option<File> {
         self.files.remove(name)

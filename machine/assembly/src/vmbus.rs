@@ -12,8 +12,9 @@ use bulkhead_integration::key_value::KeyValue;
 use bulkhead_integration::shutdown::Shutdown;
 use bulkhead_integration::time_sync::{Clocks, Moment, TimeSync};
 use bulkhead_integration::volume_snapshot::VolumeSnapshot;
+use bulkhead_socket::Sockets;
 use bulkhead_vmbus::{VmBus, VmBusDevice, Wiring};
-use bulkhead_vmbus_channel::{ChannelDevice, Offer};
+use bulkhead_vmbus_channel::{BusError, ChannelDevice, Offer, OfferId};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -58,7 +59,7 @@ pub(crate) fn offer<T: Device + ChannelDevice + 'static>(
 
 type Handle<S> = Option<Arc<Mutex<IntegrationDevice<S>>>>;
 
-/// Integration services that the VM offers.
+/// Integration services; all are there when VMBus is, offered or not.
 #[derive(Default)]
 pub struct IntegrationHandles {
     /// Shut the guest down.
@@ -73,21 +74,86 @@ pub struct IntegrationHandles {
     pub volume_snapshot: Handle<VolumeSnapshot>,
     /// Copying files.
     pub file_copy: Handle<FileCopy>,
+    switches: Vec<ServiceSwitch>,
 }
 
-/// Those that the description switches on.
+/// What offers a service, and takes it away, while the guest runs.
+struct ServiceSwitch {
+    name: &'static str,
+    bus: Arc<VmBus>,
+    offer: Offer,
+    device: Arc<Mutex<dyn ChannelDevice>>,
+    offered: Mutex<Option<OfferId>>,
+}
+
+/// Why a service is not switched.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceSwitchError {
+    /// No such service.
+    #[error("there is no integration service {name}; the VM has: {}", .known.join(", "))]
+    Unknown {
+        /// As asked.
+        name: String,
+        /// What there is.
+        known: Vec<&'static str>,
+    },
+    /// The bus.
+    #[error("the integration service {name} cannot be switched")]
+    Bus {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: BusError,
+    },
+}
+
+impl IntegrationHandles {
+    /// Offers a service to the guest, or takes it away.
+    ///
+    /// # Errors
+    /// [`ServiceSwitchError`].
+    pub fn switch(&self, name: &str, on: bool) -> Result<(), ServiceSwitchError> {
+        let found = self.switches.iter().find(|switch| switch.name == name);
+        let known = || self.switches.iter().map(|switch| switch.name).collect();
+        found.ok_or_else(|| ServiceSwitchError::Unknown { name: name.into(), known: known() })?.set(on)
+    }
+
+    /// Whether a service is offered.
+    pub fn is_offered(&self, name: &str) -> bool {
+        self.switches.iter().any(|switch| switch.name == name && switch.offered.lock().is_some())
+    }
+}
+
+impl ServiceSwitch {
+    fn set(&self, on: bool) -> Result<(), ServiceSwitchError> {
+        let failed = |source| ServiceSwitchError::Bus { name: self.name, source };
+        let mut offered = self.offered.lock();
+        match (on, *offered) {
+            (true, None) => {
+                *offered = Some(self.bus.offer(self.offer.clone(), self.device.clone()).map_err(failed)?);
+            }
+            (false, Some(id)) => {
+                self.bus.remove(id).map_err(failed)?;
+                *offered = None;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// All of them; those that the description switches on are offered.
 pub(crate) fn integration_services(board: &mut Board<'_>) -> Result<(), MachineError> {
     let services = board.vm.hyperv.services;
     let (clocks, guest) = (clocks(board), board.config.guest.clone());
+    board.handles.integration.shutdown = service(board, services.shutdown, ())?;
+    board.handles.integration.time = service(board, services.time, clocks)?;
     let observer: Observer = Arc::new(move |state| guest.heartbeat(state));
-    board.handles.integration = IntegrationHandles {
-        shutdown: service(board, services.shutdown, ())?,
-        time: service(board, services.time, clocks)?,
-        heartbeat: service(board, services.heartbeat, observer)?,
-        key_value: service(board, services.kvp, ())?,
-        volume_snapshot: service(board, services.vss, ())?,
-        file_copy: service(board, services.file_copy, ())?,
-    };
+    board.handles.integration.heartbeat = service(board, services.heartbeat, observer)?;
+    board.handles.integration.key_value = service(board, services.kvp, ())?;
+    board.handles.integration.volume_snapshot = service(board, services.vss, ())?;
+    board.handles.integration.file_copy = service(board, services.file_copy, ())?;
     Ok(())
 }
 
@@ -101,12 +167,32 @@ fn clocks(board: &Board<'_>) -> Clocks {
 }
 
 fn service<S: Service>(board: &mut Board<'_>, wanted: bool, config: S::Config) -> Result<Handle<S>, MachineError> {
-    let Some(bus) = board.vmbus.clone().filter(|_| wanted) else { return Ok(None) };
-    let device = match board.state(S::IDENTITY.name)? {
+    let Some(bus) = board.vmbus.clone() else { return Ok(None) };
+    let name = S::IDENTITY.name;
+    let device = match board.state(name)? {
         Some(state) => IntegrationDevice::<S>::restore(&board.reactor, config, &state)?,
         None => IntegrationDevice::<S>::new(&board.reactor, config),
     };
-    offer(board, &bus, IntegrationDevice::<S>::offer(), device).map(Some)
+    let offer = IntegrationDevice::<S>::offer();
+    let offered = if wanted { Some(bus.offer(offer.clone(), device.clone())?) } else { None };
+    let switch = ServiceSwitch { name, bus, offer, device: device.clone(), offered: Mutex::new(offered) };
+    board.handles.integration.switches.push(switch);
+    Ok(Some(board.keep(device)))
+}
+
+/// Sockets between host and guest.
+pub(crate) fn sockets(board: &mut Board<'_>) -> Result<(), MachineError> {
+    let Some(bus) = board.vmbus.clone() else { return Ok(()) };
+    let (reactor, guest) = (board.reactor.clone(), board.config.guest.clone());
+    let accepted = Arc::new(move |port, stream| guest.socket_accepted(port, stream));
+    let sockets = match board.state(Sockets::NAME)? {
+        Some(state) => Sockets::restore(&reactor, bus.channels(), accepted, &state)?,
+        None => Sockets::new(&reactor, bus.channels(), accepted),
+    };
+    bus.set_socket_acceptor(sockets.acceptor());
+    board.keep(Arc::new(Mutex::new(sockets.clone())));
+    board.handles.sockets = Some(sockets);
+    Ok(())
 }
 
 /// Keyboard and mouse for guests that have drivers for them; others use PS/2.

@@ -10,6 +10,10 @@ pub const MAX_VPS: u32 = 64;
 pub const MIN_MEMORY: u64 = 4 << 20;
 /// Most RAM: half of what 40 address bits reach.
 pub const MAX_MEMORY: u64 = 512 << 30;
+/// Most free memory on top of what a guest uses, in percent.
+const MAX_BUFFER: u64 = 2000;
+/// Most importance of a VM's memory.
+const MAX_WEIGHT: u64 = 10_000;
 /// IDE controllers of a VM.
 pub const MAX_IDE_CONTROLLERS: u8 = 2;
 /// Drives on one IDE controller.
@@ -54,8 +58,10 @@ pub enum Limit {
         most: String,
     },
     /// RAM that is no multiple of its unit.
-    #[error("memory.size is {found} bytes; it must be a multiple of 1M")]
+    #[error("{what} is {found} bytes; it must be a multiple of 1M")]
     MemoryUnit {
+        /// Which number.
+        what: &'static str,
         /// In bytes.
         found: u64,
     },
@@ -151,7 +157,22 @@ impl VmDescription {
         let text = |bytes| crate::Size::from_bytes(bytes).to_string();
         range("memory.size", size, MIN_MEMORY, MAX_MEMORY, text)?;
         if !size.is_multiple_of(1 << 20) {
-            return Err(Limit::MemoryUnit { found: size });
+            return Err(Limit::MemoryUnit { what: "memory.size", found: size });
+        }
+        let Some(dynamic) = self.memory.dynamic else { return Ok(()) };
+        let (minimum, maximum) = (dynamic.minimum.bytes(), dynamic.maximum.bytes());
+        range("memory.dynamic.minimum", minimum, MIN_MEMORY, size, text)?;
+        range("memory.dynamic.maximum", maximum, size, MAX_MEMORY, text)?;
+        range("memory.dynamic.buffer", dynamic.buffer.into(), 0, MAX_BUFFER, |n| n.to_string())?;
+        range("memory.dynamic.weight", dynamic.weight.into(), 1, MAX_WEIGHT, |n| n.to_string())?;
+        for (what, found) in [("memory.dynamic.minimum", minimum), ("memory.dynamic.maximum", maximum)] {
+            if !found.is_multiple_of(1 << 20) {
+                return Err(Limit::MemoryUnit { what, found });
+            }
+        }
+        if !self.hyperv.enabled {
+            let what = "memory.dynamic needs the Hyper-V interface, and hyperv.enabled is false: set it to true";
+            return Err(Limit::Conflict { what: what.into() });
         }
         Ok(())
     }

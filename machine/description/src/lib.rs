@@ -11,6 +11,7 @@ mod drives;
 #[doc(hidden)]
 pub mod fuzz;
 mod hyperv;
+mod memory;
 mod nics;
 mod processor;
 mod scsi;
@@ -26,10 +27,11 @@ pub use check::{
 };
 pub use drives::{ChangeTracking, DriveKind, Floppy, IdeDrive, ImageFormat, IoLimits, Medium};
 pub use hyperv::{HyperV, IntegrationServices};
+pub use memory::{DynamicMemory, Memory};
 pub use nics::{AdapterKind, NetworkAdapter, SwitchPort};
 pub use processor::{CpuLevel, EngineChoice, Processor, Tier};
 pub use scsi::{ScsiController, ScsiDrive};
 pub use serial::{SerialConnection, SerialPort};
 pub use size::{ParseSizeError, Size};
 pub use text::{TextError, from_toml, to_toml};
-pub use vm::{Memory, VERSION, VmDescription};
+pub use vm::{VERSION, VmDescription};

@@ -1,7 +1,7 @@
 //! The whole of a VM.
 
 use crate::{
-    Boot, DirectKernel, Floppy, HyperV, IdeDrive, NetworkAdapter, Processor, ScsiController, SerialPort, Size,
+    Boot, DirectKernel, Floppy, HyperV, IdeDrive, Memory, NetworkAdapter, Processor, ScsiController, SerialPort, Size,
 };
 use bulkhead_ids::VmId;
 use serde::{Deserialize, Serialize};
@@ -56,14 +56,6 @@ pub struct VmDescription {
     pub test_devices: bool,
 }
 
-/// RAM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Memory {
-    /// How much, a multiple of 1 MiB.
-    pub size: Size,
-}
-
 impl VmDescription {
     /// A VM with one processor and no drives.
     pub fn new(id: VmId, name: impl Into<String>, memory: Size) -> VmDescription {
@@ -72,7 +64,7 @@ impl VmDescription {
             id,
             name: name.into(),
             notes: String::new(),
-            memory: Memory { size: memory },
+            memory: Memory { size: memory, dynamic: None },
             processor: Processor::default(),
             boot: Boot::default(),
             direct_kernel: None,

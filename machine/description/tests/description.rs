@@ -111,6 +111,20 @@ fn limits_are_told_with_their_numbers() {
         &|vm| vm.memory.size = Size::from_bytes((64 << 20) + 4096),
         "memory.size is 67112960 bytes; it must be a multiple of 1M",
     );
+    let dynamic = |minimum, maximum| Some(DynamicMemory::new(Size::from_mib(minimum), Size::from_mib(maximum)));
+    let size = minimal().memory.size;
+    refuse(
+        &|vm| vm.memory.dynamic = dynamic(1 << 20, 1 << 20),
+        &format!("memory.dynamic.minimum is 1T; it must be between 4M and {size}"),
+    );
+    refuse(
+        &|vm| vm.memory.dynamic = dynamic(4, 4),
+        &format!("memory.dynamic.maximum is 4M; it must be between {size} and 512G"),
+    );
+    refuse(
+        &|vm| (vm.memory.dynamic, vm.hyperv.enabled) = (dynamic(4, 1 << 19), false),
+        "memory.dynamic needs the Hyper-V interface, and hyperv.enabled is false: set it to true",
+    );
     let disk = |controller, device| IdeDrive { controller, device, kind: DriveKind::Disk, medium: None };
     refuse(&|vm| vm.ide = vec![disk(2, 0)], "ide.controller is 2; it must be between 0 and 1");
     refuse(&|vm| vm.ide = vec![disk(0, 0)], "the disk ide0.0 has no medium; only CD and floppy drives can be empty");

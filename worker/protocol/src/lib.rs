@@ -21,14 +21,14 @@
 mod channel;
 #[doc(hidden)]
 pub mod fuzz;
+mod guest;
 pub mod image;
 mod message;
 mod stats;
 
 pub use channel::{Channel, ChannelError, Incoming};
-pub use message::{
-    Answer, EndedBy, Event, FromWorker, Hello, MergeNews, Problem, ProblemKind, Reply, Request, ToWorker, VmState,
-};
+pub use guest::{GuestAnswer, GuestMemoryState, GuestRequest, GuestState, KeyPool, KeyStroke, ShutDownKind};
+pub use message::{Answer, EndedBy, Event, FromWorker, Hello, MergeNews, Problem, ProblemKind, Reply, Request, ToWorker, VmState};
 pub use stats::{DiskStats, Stats};
 
 /// The version that this build speaks.
@@ -46,6 +46,8 @@ pub mod resource {
     pub const NETWORK_BOOT: &str = "firmware.network";
     /// The directory with the socket at which ports of virtual switches are attached.
     pub const SWITCH: &str = "switch";
+    /// The host's memory, in the form of `/proc/meminfo`: keeps dynamic memory from taking more than there is.
+    pub const HOST_MEMORY: &str = "host.meminfo";
     /// The saved state of a VM: written by `save`, read by `restore`.
     pub const SAVED_STATE: &str = "saved.state";
     /// The saved RAM of a VM.

@@ -1,6 +1,6 @@
 //! The messages.
 
-use crate::Stats;
+use crate::{GuestAnswer, GuestRequest, Stats};
 use bulkhead_vm_description::{Medium, VmDescription};
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,8 @@ pub enum Request {
     },
     /// Counters so far. Answer: `stats`.
     Stats,
+    /// Something for the guest's own drivers and daemons.
+    Guest(GuestRequest),
 }
 
 /// A packet from the worker.
@@ -128,6 +130,8 @@ pub enum Answer {
     Hello(Hello),
     /// Counters.
     Stats(Box<Stats>),
+    /// Of a request for the guest.
+    Guest(GuestAnswer),
     /// Bytes, in the memfd that is the packet's descriptor.
     Document {
         /// How many.
@@ -190,6 +194,11 @@ pub enum Event {
     Heartbeat {
         /// What.
         state: String,
+    },
+    /// A program in the guest has connected to this port of the host; the packet's descriptor is the host's end.
+    SocketAccepted {
+        /// Which.
+        port: u32,
     },
     /// The guest says through the Hyper-V interface that it has crashed. It may still run on, for a dump or a reboot.
     GuestCrashed {

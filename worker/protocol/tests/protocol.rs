@@ -82,4 +82,10 @@ fn the_texts_on_the_wire_are_fixed() {
     );
     let request = ToWorker { id: 5, request: Request::EjectMedium { drive: "ide1.0".into() } };
     assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"id":5,"request":{"eject_medium":{"drive":"ide1.0"}}}"#);
+    let guest = GuestRequest::ListKeys { pool: KeyPool::AutoExternal };
+    let request = ToWorker { id: 6, request: Request::Guest(guest) };
+    assert_eq!(
+        serde_json::to_string(&request).unwrap(),
+        r#"{"id":6,"request":{"guest":{"list_keys":{"pool":"auto_external"}}}}"#
+    );
 }

@@ -1,5 +1,6 @@
 //! The control loop: everything that happens to the VM arrives here, in order, on one thread.
 
+use crate::guest;
 use crate::merge::Answers;
 use crate::vm::Vm;
 use anyhow::{Context, Result};
@@ -11,12 +12,13 @@ use bulkhead_linux::{SeqPacket, sealed_memfd};
 use bulkhead_machine::{MachineError, Resources};
 use bulkhead_vm_description::VmDescription;
 use bulkhead_worker_protocol::{
-    Answer, Channel, ChannelError, EndedBy, Event, FromWorker, Hello, Incoming, Problem, ProblemKind, Reply, Request,
-    Stats, ToWorker, VERSION, VmState,
+    Answer, Channel, ChannelError, EndedBy, Event, FromWorker, GuestRequest, Hello, Incoming, Problem, ProblemKind,
+    Reply, Request, Stats, ToWorker, VERSION, VmState,
 };
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 /// What can happen.
@@ -33,6 +35,10 @@ pub enum Input {
     GuestCrash(GuestCrash),
     /// The heartbeat has another state.
     Heartbeat(HeartbeatState),
+    /// The guest has answered a request.
+    Answered { id: u64, result: Result<Answer, Problem>, descriptor: Option<OwnedFd> },
+    /// A program in the guest has connected to a port of the host.
+    SocketAccepted { port: u32, stream: UnixStream },
     /// A test program ends the VM.
     DebugExit(u32),
     /// A processor shut down.
@@ -136,6 +142,15 @@ impl Control {
                     self.event(Event::Heartbeat { state: state.name().into() });
                     None
                 }
+                Input::Answered { id, result, descriptor } => {
+                    let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+                    self.send(&FromWorker::Reply(Reply { id, result }), &descriptors);
+                    None
+                }
+                Input::SocketAccepted { port, stream } => {
+                    self.send(&FromWorker::Event(Event::SocketAccepted { port }), &[stream.as_fd()]);
+                    None
+                }
                 Input::TripleFault { vp } => self.triple_fault(vp),
                 Input::Engine(error) => Some(End { by: EndedBy::Failed, detail: Some(chain(&error)) }),
                 Input::Broken(what) => Some(End { by: EndedBy::Failed, detail: Some(what) }),
@@ -192,6 +207,7 @@ impl Control {
             Request::SwitchDisk { .. } => Ok(Answer::Done),
             Request::Screenshot => return self.screenshot(id),
             Request::Inspect { path } => return self.inspect(id, &path),
+            Request::Guest(request) => return self.ask_guest(id, request),
             Request::Stats => match &mut self.vm {
                 Some(vm) => Ok(Answer::Stats(Box::new(vm.stats()))),
                 None => Err(no_vm()),
@@ -279,6 +295,15 @@ impl Control {
         }
     }
 
+    /// Asks the guest; its answer is an input of its own.
+    fn ask_guest(&mut self, id: u64, request: GuestRequest) -> Option<End> {
+        match &mut self.vm {
+            Some(vm) => guest::ask(vm, request, guest::Reply::new(id, &self.inputs)),
+            None => self.reply(id, Err(no_vm())),
+        }
+        None
+    }
+
     fn merge(&mut self, disk: &str) -> Result<Answer, Problem> {
         let (channel, answers) = (self.channel.clone(), self.answers.clone());
         let name = disk.to_owned();
@@ -296,6 +321,14 @@ impl Control {
     }
 
     fn screenshot(&mut self, id: u64) -> Option<End> {
+        let video = self.vm.as_ref().and_then(|vm| vm.machine().handles().synthetic_video.clone());
+        if let Some(picture) = video.and_then(|video| video.lock().picture().ok()) {
+            match picture.to_png() {
+                Ok(png) => self.reply_with_document(id, "image/png", &png),
+                Err(error) => self.reply(id, Err(problem(ProblemKind::Failed, chain(&error)))),
+            }
+            return None;
+        }
         let vga = self.vm.as_ref().map(|vm| vm.machine().handles().vga.clone());
         match vga {
             None => self.reply(id, Err(no_vm())),

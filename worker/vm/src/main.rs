@@ -7,6 +7,7 @@ mod control;
 mod disks;
 mod engine;
 mod executor;
+mod guest;
 mod media;
 mod merge;
 mod power;

@@ -9,6 +9,7 @@ use bulkhead_machine::GuestRequests;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
@@ -77,6 +78,10 @@ impl GuestRequests for PowerSwitch {
 
     fn heartbeat(&self, state: HeartbeatState) {
         let _ = self.inputs.send(Input::Heartbeat(state));
+    }
+
+    fn socket_accepted(&self, port: u32, stream: UnixStream) {
+        let _ = self.inputs.send(Input::SocketAccepted { port, stream });
     }
 
     fn debug_print(&self, bytes: &[u8]) {

@@ -25,6 +25,12 @@ pub struct Arguments {
     /// RAM
     #[arg(long, default_value = "512M", value_name = "SIZE")]
     pub memory: Size,
+    /// RAM grows up to this as the guest needs it
+    #[arg(long, value_name = "SIZE")]
+    pub memory_max: Option<Size>,
+    /// RAM shrinks down to this when the guest does not need it
+    #[arg(long, value_name = "SIZE")]
+    pub memory_min: Option<Size>,
     /// Features of the processors: v1 (SSE2), v2 (SSE4.2), v3 (AVX2)
     #[arg(long, default_value = "v2", value_name = "LEVEL")]
     pub cpu_level: String,

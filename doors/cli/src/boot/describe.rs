@@ -4,8 +4,9 @@ use super::arguments::Arguments;
 use crate::exit::Failure;
 use bulkhead_ids::VmId;
 use bulkhead_vm_description::{
-    BootSource, CpuLevel, DirectKernel, DriveKind, EngineChoice, Floppy, IdeDrive, ImageFormat, IntegrationServices,
-    MAX_SCSI_DRIVES, Medium, ScsiController, ScsiDrive, SerialConnection, SerialPort, Tier, VmDescription,
+    BootSource, CpuLevel, DirectKernel, DriveKind, DynamicMemory, EngineChoice, Floppy, IdeDrive, ImageFormat,
+    IntegrationServices, MAX_SCSI_DRIVES, Medium, ScsiController, ScsiDrive, SerialConnection, SerialPort, Tier,
+    VmDescription,
 };
 use std::path::Path;
 
@@ -32,6 +33,11 @@ pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
     vm.hyperv.enabled = !arguments.no_hyperv;
     if let Some(services) = &arguments.ic {
         vm.hyperv.services = integration_services(services)?;
+    }
+    if arguments.memory_max.is_some() || arguments.memory_min.is_some() {
+        let (minimum, maximum) = (arguments.memory_min, arguments.memory_max);
+        let size = arguments.memory;
+        vm.memory.dynamic = Some(DynamicMemory::new(minimum.unwrap_or(size), maximum.unwrap_or(size)));
     }
     vm.boot.no_reboot = arguments.no_reboot;
     vm.test_devices = arguments.test_devices;
@@ -77,7 +83,10 @@ fn boot(arguments: &Arguments, vm: &mut VmDescription) -> Result<(), Failure> {
         Some("floppy") => Some(BootSource::Floppy),
         Some("net") => Some(BootSource::Net),
         Some(other) => {
-            return Err(Failure::unsupported(&format!("--boot {other}"), "boot sources that are: disk, cd, floppy, net"));
+            return Err(Failure::unsupported(
+                &format!("--boot {other}"),
+                "boot sources that are: disk, cd, floppy, net",
+            ));
         }
     };
     if let Some(first) = first {

@@ -67,6 +67,10 @@ pub fn open(arguments: &Arguments, vm: &VmDescription) -> Result<Vec<Named>, Fai
     for port in &vm.serial {
         serial(&port.connection, &port.resource(), &port.input_resource(), &mut files)?;
     }
+    if vm.memory.dynamic.is_some() {
+        let host = File::open("/proc/meminfo").context("cannot open /proc/meminfo, which tells the host's memory")?;
+        files.push((resource::HOST_MEMORY.into(), host.into()));
+    }
     if let Some(folder) = &arguments.resume {
         for (name, file) in [(resource::SAVED_STATE, STATE), (resource::SAVED_MEMORY, MEMORY)] {
             let path = folder.join(file);
