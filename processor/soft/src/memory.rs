@@ -7,7 +7,7 @@ use crate::int::Int;
 use crate::op::{Fault, Op};
 
 /// Entries of a TLB.
-pub(crate) const TLB_ENTRIES: usize = 1024;
+pub(crate) const TLB_ENTRIES: usize = 4096;
 const PAGE_MASK: u64 = !0xfff;
 
 /// One TLB entry. A tag is the linear address of the page, or [`TlbEntry::NEVER`].

@@ -4,7 +4,7 @@
 //! lea  r14, [address]
 //! lea  rax, [address + size - 1]     the last byte's page: an access over a page boundary never equals the tag
 //! shr  r14d, 7
-//! and  r14d, 0x7fe0                  the entry found through the first byte
+//! and  r14d, 0x1ffe0                 the entry found through the first byte
 //! and  rax, -4096                    and the low bits that alignment wants to be zero
 //! cmp  rax, [r15 + r14 + tag]
 //! jne  detour
@@ -48,7 +48,7 @@ pub(super) struct Access {
     pub alignment: u32,
 }
 
-const _: () = assert!(size_of::<TlbEntry>() == 32 && TLB_ENTRIES == 1024);
+const _: () = assert!(size_of::<TlbEntry>() == 32 && TLB_ENTRIES.is_power_of_two());
 
 /// The address of an instruction's explicit memory operand, in 64-bit mode.
 pub(super) fn address_of(instruction: &Instruction) -> Result<Address, NoRule> {
@@ -155,8 +155,9 @@ impl Emitter<'_> {
             (true, _) => self.compute(VALUE, address, last),
             (false, _) => self.asm.lea(VALUE, Mem::at(ADDRESS, last)),
         }
-        // SHR R14D, 7; AND R14D, 0x7fe0.
-        self.asm.put(&[0x41, 0xc1, 0xee, 0x07, 0x41, 0x81, 0xe6, 0xe0, 0x7f, 0x00, 0x00]);
+        // SHR R14D, 7; AND R14D, mask.
+        self.asm.put(&[0x41, 0xc1, 0xee, 0x07, 0x41, 0x81, 0xe6]);
+        self.asm.put(&((TLB_ENTRIES as u32 - 1) << 5).to_le_bytes());
         // AND RAX, mask.
         self.asm.put(&[0x48, 0x25]);
         self.asm.put(&(-4096 | (access.alignment as i32 - 1)).to_le_bytes());

@@ -79,6 +79,11 @@ impl Cpu {
         let result = match exit {
             Exit::Retry => Ok(Returned::Look),
             Exit::Dispatch => self.dispatch(),
+            Exit::Flow(Flow::Taken | Flow::NotTaken | Flow::Indirect) => {
+                // Most often a computed jump whose target the table does not know yet.
+                self.exit_site = 0;
+                self.dispatch()
+            }
             Exit::Flow(flow) => self.finish_handler(flow).map(|()| Returned::Look),
         };
         let executed = self.instructions() - before;
