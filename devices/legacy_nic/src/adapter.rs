@@ -400,8 +400,8 @@ impl LegacyNic {
             self.set_process(status::RECEIVER, status::RECEIVER_WAITS);
         }
         if stopped & mode::RECEIVE != 0 {
+            // Without the interrupt "stopped": Linux answers it by starting the receiver again, in the middle of its own stop.
             self.set_process(status::RECEIVER, 0);
-            self.raise(status::RECEIVE_STOPPED);
         }
         if started & mode::TRANSMIT != 0 {
             self.state.partial = Some(Vec::new());
@@ -409,7 +409,6 @@ impl LegacyNic {
         }
         if stopped & mode::TRANSMIT != 0 {
             self.set_process(status::TRANSMITTER, 0);
-            self.raise(status::TRANSMIT_STOPPED);
         }
         self.run();
         self.update_interrupt();
