@@ -102,7 +102,8 @@ impl Connection {
         let mut interest = Interest::NONE;
         if let Some(mut channel) = self.channel.take() {
             if !self.paused.load(Ordering::SeqCst) {
-                let again = self.to_host(&mut channel, &mut interest) | self.to_guest(&mut channel, &mut interest);
+                let again =
+                    self.send_to_host(&mut channel, &mut interest) | self.send_to_guest(&mut channel, &mut interest);
                 if again {
                     channel.wake();
                 }
@@ -123,7 +124,7 @@ impl Connection {
     }
 
     /// Guest to host. True when there may be more.
-    fn to_host(&mut self, channel: &mut Channel, interest: &mut Interest) -> bool {
+    fn send_to_host(&mut self, channel: &mut Channel, interest: &mut Interest) -> bool {
         for _ in 0..TURN {
             if !self.write_out() {
                 interest.write = true;
@@ -171,7 +172,7 @@ impl Connection {
     }
 
     /// Host to guest. True when there may be more.
-    fn to_guest(&mut self, channel: &mut Channel, interest: &mut Interest) -> bool {
+    fn send_to_guest(&mut self, channel: &mut Channel, interest: &mut Interest) -> bool {
         for _ in 0..TURN {
             if self.end_sent {
                 return false;
