@@ -1,7 +1,7 @@
 //! The messages.
 
 use crate::{GuestAnswer, GuestRequest, Stats};
-use bulkhead_vm_description::{Medium, VmDescription};
+use bulkhead_vm_description::{DriveKind, Medium, VmDescription};
 use serde::{Deserialize, Serialize};
 
 /// A packet to the worker.
@@ -62,7 +62,23 @@ pub enum Request {
     Reset,
     /// Presses the power button: the guest's operating system decides.
     PowerButton,
-    /// Puts a medium into a CD or floppy drive: `ide1.0`, `floppy`. The file is a resource.
+    /// Adds a disk or a DVD drive to a SCSI controller: `scsi0.5`. Its files are resources. The VM description of whoever saves
+    /// this VM has to name it too.
+    AttachDrive {
+        /// The place.
+        drive: String,
+        /// What the drive is.
+        kind: DriveKind,
+        /// What is in it. A disk has one; a DVD drive may be empty.
+        #[serde(default)]
+        medium: Option<Box<Medium>>,
+    },
+    /// Removes a drive from a SCSI controller. When this is answered, its files are closed.
+    DetachDrive {
+        /// The place.
+        drive: String,
+    },
+    /// Puts a medium into a CD or floppy drive: `ide1.0`, `scsi0.5`, `floppy`. The file is a resource.
     InsertMedium {
         /// The drive.
         drive: String,

@@ -200,6 +200,10 @@ impl Control {
                 }
                 Ok(None)
             }),
+            Request::AttachDrive { drive, kind, medium } => {
+                self.with_vm(|vm| crate::media::attach(vm, &drive, kind, medium.as_deref()))
+            }
+            Request::DetachDrive { drive } => self.with_vm(|vm| crate::media::detach(vm, &drive)),
             Request::InsertMedium { drive, medium } => self.with_vm(|vm| crate::media::insert(vm, &drive, &medium)),
             Request::EjectMedium { drive } => self.with_vm(|vm| crate::media::eject(vm, &drive)),
             Request::MergeDisk { disk } => self.merge(&disk),

@@ -28,6 +28,8 @@ use uuid::Uuid;
 thread_local! {
     /// The disks of the I/O thread, with their names.
     static DISKS: RefCell<Vec<(String, Rc<DiskInUse>)>> = const { RefCell::new(Vec::new()) };
+    /// What the machine holds of them, in the same order.
+    static HANDLES: RefCell<Vec<DiskHandle>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The I/O thread of a VM.
@@ -106,8 +108,10 @@ impl IoThread {
         let disk = self.run(move |context| {
             Box::pin(async move {
                 let disk = Rc::new(opening.open(&context, files).await?);
-                DISKS.with_borrow_mut(|disks| disks.push((opening.medium.file.clone(), disk.clone())));
-                Ok(context.attach(disk.node().clone()))
+                let handle = context.attach(disk.node().clone());
+                DISKS.with_borrow_mut(|disks| disks.push((opening.medium.file.clone(), disk)));
+                HANDLES.with_borrow_mut(|handles| handles.push(handle.clone()));
+                Ok(handle)
             })
         })??;
         Ok(if self.synchronous { Arc::new(Synchronous(disk)) } else { Arc::new(disk) })
@@ -156,6 +160,25 @@ impl IoThread {
     /// The first failure; the other disks are closed all the same.
     pub fn close(&self) -> Result<(), DiskError> {
         self.each(|disk| Box::pin(async move { disk.close().await }))
+    }
+
+    /// Closes one disk, which nobody uses any more.
+    ///
+    /// # Errors
+    /// It cannot be left cleanly closed.
+    pub fn close_one(&self, file: &str) -> Result<(), DiskError> {
+        let file = file.to_owned();
+        self.run(move |context| {
+            Box::pin(async move {
+                let found = DISKS.with_borrow_mut(|disks| {
+                    let position = disks.iter().rposition(|(name, _)| *name == file)?;
+                    Some((position, disks.remove(position).1))
+                });
+                let Some((position, disk)) = found else { return Ok(()) };
+                context.detach(&HANDLES.with_borrow_mut(|handles| handles.remove(position)));
+                disk.close().await
+            })
+        })?
     }
 
     /// Counters of every disk so far.

@@ -24,6 +24,7 @@ use bulkhead_serial::FdPort;
 use bulkhead_vm_description::{DriveKind, VmDescription};
 use bulkhead_worker_protocol::{Stats, resource};
 use crossbeam_channel::{Sender, bounded};
+use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Vm {
     reactor: Reactor,
     io: IoThread,
     resources: Resources,
+    /// The files of drives that can be removed, by the drives' names.
+    removable: BTreeMap<String, String>,
     meter: Meter,
     /// The engine outlives its partition.
     _engine: Box<dyn Engine>,
@@ -119,8 +122,22 @@ impl Vm {
         };
         let executor = executor.context("cannot start the processor threads")?;
         let no_reboot = description.boot.no_reboot;
-        let (_engine, paused) = (engine, true);
-        Ok(Vm { executor, _cables, serial, machine, clock, reactor, io, resources, meter, _engine, paused, no_reboot })
+        let removable = removable_drives(description);
+        Ok(Vm {
+            executor,
+            _cables,
+            serial,
+            machine,
+            clock,
+            reactor,
+            io,
+            resources,
+            removable,
+            meter,
+            _engine: engine,
+            paused: true,
+            no_reboot,
+        })
     }
 
     /// Lets it run.
@@ -183,6 +200,11 @@ impl Vm {
         save::save(&self.machine, &states, self.reactor.now(), &mut self.resources)
     }
 
+    /// The files of drives that can be removed, by the drives' names.
+    pub fn removable(&mut self) -> &mut BTreeMap<String, String> {
+        &mut self.removable
+    }
+
     /// Adds files that were passed later.
     pub fn resources(&mut self) -> &mut Resources {
         &mut self.resources
@@ -229,6 +251,16 @@ fn read_saved(resources: &mut Resources) -> Result<Saved> {
     let head = head(&file)?;
     let memory = resources.take_file(resource::SAVED_MEMORY).context("the saved RAM was not passed")?;
     Ok(Saved { file, head, memory: memory.into() })
+}
+
+fn removable_drives(description: &VmDescription) -> BTreeMap<String, String> {
+    let drives = description.scsi.iter().enumerate().flat_map(|(number, controller)| {
+        controller
+            .drives
+            .iter()
+            .filter_map(move |drive| Some((drive.name(number), drive.medium.as_ref()?.file.clone())))
+    });
+    drives.collect()
 }
 
 fn open_disks(description: &VmDescription, resources: &mut Resources, io: &IoThread) -> Result<()> {
