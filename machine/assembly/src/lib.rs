@@ -18,6 +18,8 @@ mod dynamic_memory;
 mod error;
 mod exits;
 mod firmware;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod layout;
 mod machine;
 mod memory_plan;

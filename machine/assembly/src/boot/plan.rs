@@ -57,6 +57,16 @@ impl Plan {
         self.ram
     }
 
+    /// Bytes that [`Plan::write`] writes.
+    pub fn len(&self) -> u64 {
+        self.parts.iter().map(|part| part.range().end - part.range().start).sum()
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// Puts bytes, and zeros behind them, at an address.
     ///
     /// # Errors
