@@ -104,6 +104,23 @@ fn a_resumed_vm_gets_the_time_at_once() {
 }
 
 #[test]
+fn a_service_that_waits_for_the_guest_does_not_ask_for_a_timer_in_the_past() {
+    let mut vm = vm();
+    let clocks = Arc::new(|| Moment { host: Duration::from_secs(1), reference: 2 });
+    let device = IntegrationDevice::<TimeSync>::new(&vm.reactor, clocks);
+    let channel_device: Arc<Mutex<dyn ChannelDevice>> = device.clone();
+    vm.negotiate(&channel_device, [3, 0, 0, 0, 4, 0, 0, 0]);
+    let step = vm.packet().expect("a step, which the guest does not answer");
+    vm.pass(Duration::from_secs(1));
+    device.lock().start();
+    assert!(vm.packet().is_none());
+    assert!(vm.clock.next_deadline().is_none_or(|at| at > vm.reactor.now()));
+    vm.answer(&channel_device, step, |_| {});
+    vm.pass(Duration::from_secs(1));
+    assert_eq!(vm.packet().expect("a step after the pause")[44], 1);
+}
+
+#[test]
 fn a_guest_that_was_saved_frozen_is_thawed() {
     let mut vm = vm();
     let device = IntegrationDevice::<VolumeSnapshot>::new(&vm.reactor, ());
