@@ -1,7 +1,8 @@
 //! The limits of a VM, and which of them a description breaks.
 
 use crate::{
-    AdapterKind, BootSource, DirectKernel, DriveKind, IoLimits, Medium, NetworkAdapter, SerialConnection, VERSION, VmDescription,
+    AdapterKind, BootSource, DirectKernel, DriveKind, IoLimits, Medium, NetworkAdapter, SerialConnection, VERSION,
+    VmDescription,
 };
 
 /// Most virtual processors of a VM.

@@ -28,7 +28,9 @@ mod stats;
 
 pub use channel::{Channel, ChannelError, Incoming};
 pub use guest::{GuestAnswer, GuestMemoryState, GuestRequest, GuestState, KeyPool, KeyStroke, ShutDownKind};
-pub use message::{Answer, EndedBy, Event, FromWorker, Hello, MergeNews, Problem, ProblemKind, Reply, Request, ToWorker, VmState};
+pub use message::{
+    Answer, EndedBy, Event, FromWorker, Hello, MergeNews, Problem, ProblemKind, Reply, Request, ToWorker, VmState,
+};
 pub use stats::{DiskStats, Stats};
 
 /// The version that this build speaks.

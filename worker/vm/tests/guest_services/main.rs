@@ -1,5 +1,5 @@
 //! Integration services, input, display, dynamic memory and sockets with a stock Debian kernel and Debian's daemons.
-#![allow(clippy::disallowed_methods, reason = "a test may have threads and look at the clock")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests drive real processes in real time")]
 
 mod worker;
 
