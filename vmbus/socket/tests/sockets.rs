@@ -16,10 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::{Uuid, uuid};
 
+type Offered = (Offer, Arc<Mutex<dyn ChannelDevice>>);
+
 /// Offers and what became of them.
 #[derive(Default)]
 struct Bus {
-    offers: Mutex<Vec<(Offer, Arc<Mutex<dyn ChannelDevice>>)>>,
+    offers: Mutex<Vec<Offered>>,
     removed: Mutex<Vec<OfferId>>,
     refused: Mutex<Vec<(Uuid, Uuid)>>,
 }
