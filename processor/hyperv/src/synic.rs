@@ -125,6 +125,10 @@ impl Synic {
 
     /// WRMSR of VP `index`; `None` is #GP.
     pub(crate) fn msr_write(&self, index: u32, number: u32, value: u64) -> Option<()> {
+        if number == msr::EOM {
+            self.end_of_message();
+            return Some(());
+        }
         let mut vp = self.vps.get(index as usize)?.lock();
         let vp = &mut *vp;
         match number {
@@ -138,7 +142,6 @@ impl Synic {
                 vp.control = value;
                 self.deliver_all(index, vp);
             }
-            msr::EOM => self.deliver_all(index, vp),
             msr::SINT0..=msr::SINT15 => {
                 if !is_legal_sint(value) {
                     return None;
@@ -161,6 +164,14 @@ impl Synic {
         }
         *page = new;
         Some(())
+    }
+
+    /// A slot is free, and not always one of the VP that says so: after a crash, Linux frees the slots of all VPs on the only
+    /// one that still runs.
+    fn end_of_message(&self) {
+        for (index, vp) in (0..).zip(&self.vps) {
+            self.deliver_all(index, &mut vp.lock());
+        }
     }
 
     fn deliver_all(&self, index: u32, vp: &mut SynicVp) {
