@@ -14,8 +14,6 @@ fn refused(arguments: &[&str]) -> (i32, String) {
 fn what_this_build_lacks_is_refused_with_what_it_has() {
     for (arguments, what, list) in [
         (&["--firmware", "uefi"][..], "--firmware uefi", "bios"),
-        (&["--boot", "net"], "--boot net", "disk, cd, floppy"),
-        (&["--nic", "nat"], "--nic nat", "none"),
         (&["--disk", "a.qcow2"], "writing to qcow2 images (a.qcow2)", "raw, vhd, vhdx"),
         (&["--engine", "magic"], "--engine magic", "auto, soft, kvm"),
         (&["--cpu-level", "v4"], "--cpu-level v4", "v2, v3"),
@@ -37,6 +35,7 @@ fn wrong_values_are_usage_errors_with_their_limits() {
         (&["--initrd", "x"], "--kernel"),
         (&["--deterministic", "--engine", "kvm"], "needs the software engine"),
         (&["--disk", "ide:"], "path is missing"),
+        (&["--boot", "net"], "needs a legacy network adapter: add one (--nic nat,legacy)"),
     ] {
         let (code, text) = refused(arguments);
         assert_eq!(code, 2, "{arguments:?}: {text}");
