@@ -118,6 +118,8 @@ fn files(worker: &mut Worker) {
     worker.run("while [ ! -e /dev/vmbus/hv_fcopy ]; do usleep 100000; done; hv_fcopy_daemon");
     worker.wait_state("file copy", |state| state.services.iter().any(|(n, p)| n == "file-copy" && p == "ready 1.1"));
     worker.pass("copied", File::open(&path).unwrap());
+    // The daemon of some Debian kernels does not make folders itself.
+    worker.run("mkdir -p /tmp/new/folder");
     worker.ask(copy("a"));
     let ours = std::process::Command::new("sha256sum").arg(&path).output().unwrap().stdout;
     let theirs = worker.run("sha256sum /tmp/new/folder/a");
