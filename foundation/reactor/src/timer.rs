@@ -21,9 +21,12 @@ impl Timer {
     }
 
     /// Arms the timer for `at`, in place of an earlier deadline. A deadline in the past fires at once, on the loop thread.
-    /// A periodic device must keep its deadlines advancing: a callback that always sets a past time keeps the loop busy.
+    /// A periodic device must keep its deadlines advancing: a callback that always sets a past time keeps the loop busy,
+    /// though others that are due still get their turn.
     pub fn set(&self, at: Time) {
         let mut state = self.core.state.lock();
+        // A callback that is late again waits behind whoever is due by now, or it would be first for ever.
+        let at = if state.timers.is_running(self.key) { at.max(self.core.clock.now()) } else { at };
         state.timers.set(self.key, at);
         self.core.deadline_changed(&mut state, at);
     }

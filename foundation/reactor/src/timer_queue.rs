@@ -93,6 +93,11 @@ impl TimerQueue {
         self.slots[key.slot].place.map(|place| self.heap[place].deadline)
     }
 
+    /// Whether the timer's callback is lent out.
+    pub fn is_running(&self, key: TimerKey) -> bool {
+        self.slots[key.slot].callback.is_none()
+    }
+
     pub fn next_deadline(&self) -> Option<Time> {
         self.heap.first().map(|entry| entry.deadline)
     }

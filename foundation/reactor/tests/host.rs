@@ -79,6 +79,28 @@ fn past_deadlines_fire_at_once_on_the_loop_thread() {
 }
 
 #[test]
+fn a_timer_that_is_always_late_does_not_hold_up_others() {
+    let (host, reactor) = start();
+    let busy: Arc<Mutex<Option<Timer>>> = Arc::default();
+    let again = Arc::downgrade(&busy);
+    *busy.lock() = Some(reactor.timer(move |_| {
+        if let Some(timer) =
+            again.upgrade().as_deref().and_then(|timer| timer.try_lock()).as_deref().and_then(Option::as_ref)
+        {
+            timer.set(Time::ZERO);
+        }
+    }));
+    let (fired, has_fired) = bounded(1);
+    let other = reactor.timer(move |_| {
+        let _ = fired.try_send(());
+    });
+    busy.lock().as_ref().unwrap().set(Time::ZERO);
+    other.set(reactor.now() + Duration::from_millis(1));
+    has_fired.recv_timeout(Duration::from_secs(10)).expect("the other timer fires");
+    host.stop();
+}
+
+#[test]
 fn an_earlier_deadline_wakes_a_sleeping_loop() {
     let (_host, reactor) = start();
     let (sender, receiver) = bounded(1);
