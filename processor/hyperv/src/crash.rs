@@ -6,6 +6,8 @@ use bulkhead_guest_memory::GuestMemory;
 pub(crate) const NOTIFY: u64 = 1 << 63;
 /// Parameters 3 and 4 are address and length of a text.
 pub(crate) const MESSAGE: u64 = 1 << 62;
+/// Reports between two resets: a kernel makes one or two. The rest is dropped, or a guest could flood whoever listens.
+pub(crate) const MAX_REPORTS: u32 = 4;
 /// Longest text: one page.
 const MAX_MESSAGE: u64 = 4096;
 
@@ -24,13 +26,10 @@ pub trait CrashSink: Send + Sync {
     fn guest_crashed(&self, crash: GuestCrash);
 }
 
-/// The report that a write of `control` makes, if it makes one.
-pub(crate) fn report(control: u64, parameters: [u64; 5], memory: &GuestMemory) -> Option<GuestCrash> {
-    if control & NOTIFY == 0 {
-        return None;
-    }
+/// The report that a write of `control` with [`NOTIFY`] makes.
+pub(crate) fn report(control: u64, parameters: [u64; 5], memory: &GuestMemory) -> GuestCrash {
     let text = (control & MESSAGE != 0).then(|| read_text(memory, parameters[3], parameters[4])).flatten();
-    Some(GuestCrash { parameters, text })
+    GuestCrash { parameters, text }
 }
 
 /// The text goes to people's terminals and logs, so nothing but plain characters is let through.

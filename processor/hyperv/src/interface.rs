@@ -45,6 +45,8 @@ struct State {
     replaced: Option<Box<[u8]>>,
     reference_tsc: PageMsr,
     crash_parameters: [u64; 5],
+    /// Reports since the last reset.
+    crash_reports: u32,
 }
 
 /// The Hyper-V interface of one partition. All methods may be called from every thread.
@@ -89,6 +91,7 @@ impl HyperV {
             replaced: hypercall.page().map(|_| saved.replaced.into_boxed_slice()),
             reference_tsc: saved_state::page(saved.reference_tsc, &config.memory)?,
             crash_parameters: saved.crash_parameters.try_into().map_err(|_| saved_state::bad("not 5 parameters"))?,
+            crash_reports: 0,
         };
         let vps = saved.vps.into_iter().map(|vp| vp.restore(&config.memory)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self::with_state(config, state, vps))
@@ -177,10 +180,7 @@ impl HyperV {
                 Some(())
             }
             msr::CRASH_CTL => {
-                let parameters = self.state.lock().crash_parameters;
-                if let Some(report) = crash::report(value, parameters, &self.memory) {
-                    self.crashes.guest_crashed(report);
-                }
+                self.report_crash(value);
                 Some(())
             }
             _ => self.synic.msr_write(vp, number, value),
@@ -189,6 +189,18 @@ impl HyperV {
             guest_warn!(self.log, vp, "the guest writes {value:#x} to MSR {number:#x}, which does not take it");
         }
         done
+    }
+
+    fn report_crash(&self, control: u64) {
+        let parameters = {
+            let mut state = self.state.lock();
+            if control & crash::NOTIFY == 0 || state.crash_reports == crash::MAX_REPORTS {
+                return;
+            }
+            state.crash_reports += 1;
+            state.crash_parameters
+        };
+        self.crashes.guest_crashed(crash::report(control, parameters, &self.memory));
     }
 
     /// A hypercall; `false` if the hypercall page is off, and the port therefore nobody's.

@@ -245,3 +245,14 @@ fn crash_texts_lose_what_could_fool_a_terminal_and_what_is_no_ram() {
     bench.write(msr::RESET, 1);
     assert_eq!(*bench.outside.resets.lock(), 1);
 }
+
+#[test]
+fn a_guest_cannot_flood_us_with_crash_reports() {
+    let bench = Bench::new();
+    let crash = || (0..1000).for_each(|_| bench.write(msr::CRASH_CTL, 1 << 63));
+    crash();
+    assert_eq!(bench.outside.crashes.lock().len(), 4);
+    bench.interface.reset();
+    crash();
+    assert_eq!(bench.outside.crashes.lock().len(), 8);
+}

@@ -6,6 +6,7 @@ use crate::vm::Vm;
 use anyhow::{Context, Result};
 use bulkhead_device::PowerRequest;
 use bulkhead_engine::EngineError;
+use bulkhead_guest_log::guest_warn;
 use bulkhead_hyperv::GuestCrash;
 use bulkhead_integration::heartbeat::HeartbeatState;
 use bulkhead_linux::{SeqPacket, sealed_memfd};
@@ -266,7 +267,9 @@ impl Control {
             PowerRequest::Reset => self.reset_by_guest(EndedBy::Reset),
             PowerRequest::Sleep(state) => {
                 // Not announced by our tables, so a guest that asks does not know what it does: it goes on.
-                tracing::warn!(state, "the guest asked for a sleep state that this machine does not have");
+                if let Some(vm) = &self.vm {
+                    guest_warn!(vm.log(), state, "the guest asked for a sleep state that this machine does not have");
+                }
                 self.run_again();
                 None
             }

@@ -16,6 +16,7 @@ use crate::stats::Meter;
 use crate::{engine, save, serial};
 use anyhow::{Context, Result};
 use bulkhead_engine::{Engine, VpState};
+use bulkhead_guest_log::GuestLog;
 use bulkhead_machine::saved_state::{SavedMachine, head};
 use bulkhead_machine::{GuestRequests, Machine, MachineConfig, Resources};
 use bulkhead_reactor::{Reactor, Time};
@@ -43,6 +44,8 @@ pub struct Vm {
     resources: Resources,
     /// The files of drives that can be removed, by the drives' names.
     removable: BTreeMap<String, String>,
+    /// What the guest asks of the machine as a whole, and should not.
+    log: GuestLog,
     meter: Meter,
     /// The engine outlives its partition.
     _engine: Box<dyn Engine>,
@@ -129,6 +132,7 @@ impl Vm {
             serial,
             machine,
             clock,
+            log: GuestLog::new(&reactor, "machine"),
             reactor,
             io,
             resources,
@@ -218,6 +222,11 @@ impl Vm {
     /// Opens a medium that was passed later.
     pub fn io(&self) -> &IoThread {
         &self.io
+    }
+
+    /// The log of what the guest can trigger.
+    pub fn log(&self) -> &GuestLog {
+        &self.log
     }
 
     /// Counters so far.
