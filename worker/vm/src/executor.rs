@@ -5,7 +5,8 @@ use crate::power::Gate;
 use bulkhead_engine::{EngineError, RunLimit, Stop, Vp, VpState, VpStats};
 use bulkhead_machine::Exits;
 use bulkhead_reactor::VirtualReactor;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -38,6 +39,8 @@ pub struct Executor {
     gate: Arc<Gate>,
     threads: Vec<Thread>,
     running: bool,
+    /// The clock of counted instructions, in deterministic mode.
+    time: Option<Arc<Mutex<VirtualReactor>>>,
 }
 
 /// Runs a group of VPs until the gate closes.
@@ -54,7 +57,7 @@ impl Executor {
             let name = format!("vp{}", vp.index);
             threads.push(start(&name, vec![vp], Box::new(drive_one), gate.clone(), inputs.clone())?);
         }
-        Ok(Executor { gate, threads, running: false })
+        Ok(Executor { gate, threads, running: false, time: None })
     }
 
     /// One thread for all VPs, whose time is the count of instructions.
@@ -63,13 +66,15 @@ impl Executor {
     /// The host refuses a thread.
     pub fn deterministic(
         vps: Vec<Runnable>,
-        mut time: VirtualReactor,
+        time: VirtualReactor,
         gate: Arc<Gate>,
         inputs: &Sender<Input>,
     ) -> io::Result<Executor> {
-        let drive = move |vps: &mut [Runnable], gate: &Gate| drive_counted(vps, &mut time, gate);
+        let time = Arc::new(Mutex::new(time));
+        let driver = time.clone();
+        let drive = move |vps: &mut [Runnable], gate: &Gate| drive_counted(vps, &mut driver.lock(), gate);
         let thread = start("vps", vps, Box::new(drive), gate.clone(), inputs.clone())?;
-        Ok(Executor { gate, threads: vec![thread], running: false })
+        Ok(Executor { gate, threads: vec![thread], running: false, time: Some(time) })
     }
 
     /// Lets all VPs run.
@@ -90,6 +95,20 @@ impl Executor {
                 // An error means that the thread is gone, which is as still as can be.
                 let _ = thread.parked.recv();
             }
+        }
+    }
+
+    /// Waits for `done` while all VPs stand still. Work of devices goes on meanwhile; in deterministic mode it would not, because
+    /// nobody but VPs drives it.
+    pub fn wait_still(&self, done: &Receiver<()>) {
+        let Some(time) = &self.time else {
+            // An error means that the sender was dropped unused, and then there is nothing to wait for either.
+            let _ = done.recv();
+            return;
+        };
+        let mut time = time.lock();
+        while done.try_recv() == Err(TryRecvError::Empty) {
+            time.wait_fds(Some(WAIT));
         }
     }
 

@@ -162,8 +162,7 @@ impl Vm {
             self.machine.pause(move || {
                 let _ = quiet.send(());
             });
-            // An error means that the sender was dropped unused, and then nothing is in flight either.
-            let _ = is_quiet.recv();
+            self.executor.wait_still(&is_quiet);
         }
     }
 

@@ -30,8 +30,7 @@ pub fn describe(arguments: &Arguments) -> Result<VmDescription, Failure> {
     vm.processor.engine = engine(&arguments.engine)?;
     vm.processor.tier = tier(&arguments.tier)?;
     vm.processor.deterministic = arguments.deterministic;
-    // Its messages do not come at counted instructions yet.
-    vm.hyperv.enabled = !arguments.no_hyperv && !arguments.deterministic;
+    vm.hyperv.enabled = !arguments.no_hyperv;
     if let Some(services) = &arguments.ic {
         vm.hyperv.services = integration_services(services)?;
     }
