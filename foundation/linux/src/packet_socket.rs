@@ -149,7 +149,27 @@ pub fn has_link(socket: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     }
     // SAFETY: the call has written the flags.
     let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags });
-    Ok(flags & libc::IFF_UP != 0 && flags & libc::IFF_RUNNING != 0)
+    Ok(flags & libc::IFF_UP != 0 && carrier(socket, name)?.unwrap_or(flags & libc::IFF_RUNNING != 0))
+}
+
+/// `struct ethtool_value`.
+#[repr(C)]
+struct EthtoolValue {
+    command: u32,
+    data: u32,
+}
+
+/// Whether the driver has a carrier; `None` if it cannot tell. The flag `IFF_RUNNING` says the same up to a second later, because
+/// the kernel spares its listeners.
+fn carrier(socket: BorrowedFd<'_>, name: &str) -> io::Result<Option<bool>> {
+    const ETHTOOL_GLINK: u32 = 0xA;
+    const SIOCETHTOOL: libc::Ioctl = 0x8946;
+    let mut link = EthtoolValue { command: ETHTOOL_GLINK, data: 0 };
+    let mut request = interface_request(name)?;
+    request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut link).cast();
+    // SAFETY: the kernel reads an `ifreq` with a pointer to an `ethtool_value`, which it reads and writes; both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, std::ptr::from_mut(&mut request)) };
+    Ok((result == 0).then_some(link.data != 0))
 }
 
 /// A request about the interface `name`.
