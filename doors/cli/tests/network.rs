@@ -1,10 +1,12 @@
-//! Debian guests behind a NAT of their own: address, names, files, forwards with both kinds of adapters, and boot from the network.
+//! Debian guests on the network. Behind a NAT of their own: address, names, files, forwards with both kinds of adapters, and boot from
+//! the network. On a switch: each other.
 
 mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Child, Command};
 use support::{Guest, bulkhead, guest_file, worker_is_there};
 
 /// Where Debian's package has the installer for network boot.
@@ -96,7 +98,7 @@ fn uses_the_network(adapter: &str, driver: &str) {
 
 /// The host's own sum.
 fn md5(file: &Path) -> String {
-    let output = std::process::Command::new("md5sum").arg(file).output().unwrap();
+    let output = Command::new("md5sum").arg(file).output().unwrap();
     String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap().to_owned()
 }
 
@@ -145,5 +147,90 @@ fn impossible_networks_are_usage_errors() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{errors}");
         assert!(errors.contains(told), "{errors}");
+    }
+}
+
+/// `bulkhead-switch` below a root of its own.
+struct Switch {
+    root: tempfile::TempDir,
+    process: Child,
+}
+
+impl Switch {
+    #[allow(clippy::disallowed_methods, reason = "waits for a real process")]
+    fn start(root: tempfile::TempDir) -> Option<Switch> {
+        let program = Path::new(bulkhead().get_program()).with_file_name("bulkhead-switch");
+        if !program.exists() {
+            eprintln!("skipped: bulkhead-switch is not built; run `cargo build --profile ci --bins` first");
+            return None;
+        }
+        let process = Command::new(program).arg("--root").arg(root.path()).spawn().unwrap();
+        let switch = Switch { root, process };
+        for _ in 0..1000 {
+            if switch.bulkhead(&["switch", "list"]).output().unwrap().status.success() {
+                return Some(switch);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("the switch does not answer");
+    }
+
+    fn bulkhead(&self, arguments: &[&str]) -> Command {
+        let mut command = bulkhead();
+        command.args(arguments).env("BULKHEAD_ROOT", self.root.path());
+        command
+    }
+
+    /// Kills it without a word, and starts its successor.
+    fn die_and_come_back(mut self) -> Switch {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        let root = std::mem::replace(&mut self.root, tempfile::tempdir().unwrap());
+        Switch::start(root).unwrap()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn two_guests_on_a_switch_talk_and_outlive_it() {
+    if !worker_is_there() {
+        return;
+    }
+    let (Some(kernel), Some(initrd)) = (guest_file("services/vmlinuz"), guest_file("services/initrd")) else { return };
+    let Some(switch) = Switch::start(tempfile::tempdir().unwrap()) else { return };
+    let made = switch.bulkhead(&["switch", "create", "lab", "--type", "private", "--mtu", "9000"]).status().unwrap();
+    assert!(made.success());
+    let boot = ["boot", "--engine", "soft", "--memory", "384M", "--no-reboot", "--nic", "lab", "--kernel"];
+    let files = [kernel.to_str().unwrap(), "--initrd", initrd.to_str().unwrap()];
+    let arguments = [&boot[..], &files, &["--cmdline", "console=ttyS0 panic=-1 quiet"]].concat();
+    let mut guests = [1, 2].map(|_| Guest::start(switch.bulkhead(&arguments)));
+    for (guest, number) in guests.iter_mut().zip(1..) {
+        guest.expect("FIRST-PROCESS", 240);
+        guest.command("modprobe hv_netvsc; until [ -e /sys/class/net/eth0 ]; do usleep 100000; done", 60);
+        guest.command(&format!("ip address add 10.9.0.{number}/24 dev eth0; ip link set eth0 mtu 9000 up"), 60);
+    }
+    let [here, there] = &mut guests;
+    // The longest packet that is not cut: an answer to it is one of the other guest.
+    let ping = "until ping -c 1 -W 1 -s 8972 10.9.0.2 > /dev/null; do :; done; ping -c 3 -s 8972 10.9.0.2";
+    assert!(here.command(ping, 60).contains(" 0% packet loss"), "{}", here.text);
+    there.send("nc -l -p 9 > /tmp/got; echo GOT $(md5sum < /tmp/got)\n");
+    let sent = here.command("dd if=/dev/urandom of=/tmp/sent bs=1M count=64; echo SUM $(md5sum < /tmp/sent)", 120);
+    here.command("until nc -w 5 10.9.0.2 9 < /tmp/sent; do usleep 100000; done", 240);
+    there.expect("\nGOT ", 60);
+    there.expect("READY", 60);
+    let sum = |text: &str, mark: &str| text.rsplit_once(mark).map(|(_, rest)| rest[..32].to_owned());
+    assert_eq!(sum(&sent, "\nSUM "), sum(&there.text, "\nGOT "));
+
+    let _switch = switch.die_and_come_back();
+    assert!(here.command(ping, 60).contains(" 0% packet loss"), "{}", here.text);
+    for mut guest in guests {
+        guest.send("off\n");
+        assert_eq!(guest.end(60).0.code(), Some(0));
     }
 }

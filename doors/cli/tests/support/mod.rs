@@ -65,8 +65,13 @@ impl Guest {
         errors: impl Into<Stdio>,
     ) -> Guest {
         let mut command = bulkhead();
-        command.arg("boot").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
-        let mut child = command.spawn().unwrap();
+        command.arg("boot").args(arguments).stderr(errors);
+        Guest::start(command)
+    }
+
+    /// Starts `bulkhead boot`, arguments and all.
+    pub fn start(mut command: Command) -> Guest {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, mut console) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sender, output) = channel();
         std::thread::spawn(move || {
